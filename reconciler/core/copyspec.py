@@ -1,0 +1,155 @@
+"""The contract between the reconciler and its copy pod: spec in, progress lines and a result out. Versioned, with JSON forms.
+
+Where it stands: written by drivers/kubevirt (into a Secret, it holds no secret itself), read by worker.py; the lines come back through
+the pod's log and termination message and are read by drivers/kubevirt. Pure: json only.
+Units: bytes, seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+VERSION = 1
+EXIT_DONE, EXIT_WRONG, EXIT_AGAIN = 0, 65, 75
+TERMINATION_LIMIT_BYTES = 4096  # Kubernetes cuts a termination message there
+
+
+class Reader(StrEnum):
+    """One class per transport in drivers/*/disks.py or wire/."""
+
+    HTTP_RANGE = "http-range"
+    IMAGEIO = "imageio"
+    GLANCE = "glance"
+    VMDK_STREAM = "vmdk-stream"
+    NBD = "nbd"
+
+
+class Verify(StrEnum):
+    NONE = "none"
+    READBACK = "readback"
+    SOURCE = "source"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """How the worker trusts its endpoints. Without any of these: the system roots. `insecure` only if the manifest said so."""
+
+    ca_file: str | None = None  # path inside the pod
+    thumbprint: str | None = None  # SHA-1 or SHA-256, hex with colons
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDisk:
+    """One disk. `target` is a path inside the pod: a directory's disk.img for Filesystem, the device for Block.
+
+    resume_bytes: the proven prefix of this round; what lies behind is copied again, without assuming zeros there.
+    compare:      the target may hold right bytes already: read both, write what differs, zero what must be zero.
+    """
+
+    uuid: str
+    label: str
+    reader: Reader
+    url: str
+    capacity_bytes: int
+    target: str
+    block: bool
+    resume_bytes: int = 0
+    compare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopySpec:
+    run: str
+    vm: str
+    round_key: str
+    disks: tuple[CopyDisk, ...]
+    tls: TlsSpec
+    credentials_dir: str  # files `user` and `password` (or `cookie`), mounted from a Secret; never in this spec
+    verify: Verify = Verify.READBACK
+    connections: int = 4
+    request_bytes: int = 1 << 20
+    bandwidth_bytes_per_s: int | None = None  # of the whole Job
+    termination_file: str = "/dev/termination-log"
+
+    def to_json(self) -> str:
+        return json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> CopySpec:
+        """Errors: ValueError for another version, a missing or an unknown field."""
+        raw = json.loads(text)
+        if not isinstance(raw, dict) or raw.pop("version", None) != VERSION:
+            raise ValueError(f"copy spec is not version {VERSION}")
+        try:
+            disks = tuple(CopyDisk(**{**d, "reader": Reader(d["reader"])}) for d in raw.pop("disks"))
+            tls = TlsSpec(**raw.pop("tls"))
+            return cls(**{**raw, "disks": disks, "tls": tls, "verify": Verify(raw["verify"])})
+        except (TypeError, KeyError) as err:
+            raise ValueError(f"copy spec: {err}") from err
+
+
+@dataclass(frozen=True, slots=True)
+class DiskProgress:
+    """`bytes_done` counts source bytes dealt with (copied + skipped as zero), 0 … capacity; `watermark` is flushed and proven."""
+
+    uuid: str
+    total_bytes: int
+    done_bytes: int
+    zeroed_bytes: int
+    watermark_bytes: int
+    rate_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DiskResult:
+    """What one disk came to. `readback` is "ok", "no-direct-io: …" (cache could not be passed) or "off"."""
+
+    uuid: str
+    done: bool
+    read_bytes: int
+    written_bytes: int
+    zeroed_bytes: int
+    ranges: int
+    seconds: float
+    reader: str
+    readback: str
+    crc32c: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    disks: tuple[DiskResult, ...]
+    error: str | None = None  # reason: message, redacted
+    reason: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.error is None and all(d.done for d in self.disks)
+
+
+def progress_line(disks: tuple[DiskProgress, ...]) -> str:
+    return json.dumps({"type": "progress", "disks": [asdict(d) for d in disks]}, separators=(",", ":"))
+
+
+def result_line(result: CopyResult) -> str:
+    return json.dumps({"type": "result", **asdict(result)}, separators=(",", ":"))
+
+
+def parse_line(line: str) -> tuple[DiskProgress, ...] | CopyResult | None:
+    """One line of a copy pod's log; None for anything that is not ours (a half line, a traceback)."""
+    try:
+        raw = json.loads(line)
+        if not isinstance(raw, dict):
+            return None
+        if raw.get("type") == "progress":
+            return tuple(DiskProgress(**d) for d in raw["disks"])
+        if raw.get("type") == "result":
+            disks = tuple(DiskResult(**d) for d in raw["disks"])
+            return CopyResult(disks, raw.get("error"), raw.get("reason"))
+    except (ValueError, TypeError, KeyError):
+        return None
+    return None

@@ -1,0 +1,249 @@
+"""The target side in neutral terms: what we ask for, and what a target site was seen to hold.
+
+What it is: frozen values between core, engine and drivers/kubevirt. What it is not: Kubernetes objects (drivers/kubevirt/objects.py).
+Units: bytes, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from reconciler.core.inventory import SiteInfo
+from reconciler.core.model import Mark, Power, Watermark
+
+
+class VolumeMode(StrEnum):
+    FILESYSTEM = "Filesystem"
+    BLOCK = "Block"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Full identity that every object of ours carries: as hashed labels and, in full, as annotations."""
+
+    plan: str  # ns/name
+    migration: str  # ns/name
+    vm: str  # the record's slug, unique inside the run
+    source: str  # <site uuid>/<vm uuid>
+    milestone: str
+    commit: str  # the status commit that allowed the last write; "" before the first publish
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSpec:
+    """One PVC. `request_bytes` has overhead and rounding in it; None modes are left to the driver's StorageProfile look-up."""
+
+    namespace: str
+    name: str
+    disk_uuid: str
+    source_vm_uuid: str
+    capacity_bytes: int
+    request_bytes: int
+    storage_class: str
+    volume_mode: VolumeMode
+    access_mode: str
+    disk_source: str  # annotation forklift.konveyor.io/disk-source
+    disk_index: int
+    owner: Owner
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    affinity: Mapping[str, object] | None = None
+    service_account: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BinderSpec:
+    """A pod that mounts all volumes of one VM once, so that WaitForFirstConsumer classes bind in one place."""
+
+    namespace: str
+    name: str
+    volumes: tuple[tuple[str, VolumeMode], ...]  # (PVC name, mode)
+    placement: Placement
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class TargetDisk:
+    name: str  # volume name in the VM
+    pvc: str
+    bus: str  # virtio, sata, scsi
+    boot_order: int | None
+    serial: str
+    shareable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TargetNic:
+    name: str
+    mac: str
+    model: str  # virtio, e1000e
+    pod_network: bool  # True: pod network with masquerade; False: multus bridge on `network`
+    network: str = ""  # ns/name of the NAD
+
+
+@dataclass(frozen=True, slots=True)
+class TargetVmSpec:
+    """The target VirtualMachine, in neutral terms. Always created Halted; power is a request of its own."""
+
+    namespace: str
+    name: str
+    cpu_sockets: int
+    cpu_cores: int
+    memory_bytes: int
+    firmware: str  # bios, efi
+    secure_boot: bool
+    tpm: bool
+    uuid: str  # firmware uuid given to the guest
+    serial: str  # firmware serial given to the guest
+    disks: tuple[TargetDisk, ...]
+    nics: tuple[TargetNic, ...]
+    owner: Owner
+    source_name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    instance_type: str | None = None
+    placement: Placement = field(default_factory=Placement)
+    nested_virtualization: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyJob:
+    """One importer Job: all disks of one VM in one round. `name` holds run, VM, round and attempt, so it is never reused."""
+
+    namespace: str
+    name: str
+    volumes: tuple[tuple[str, str, VolumeMode], ...]  # (disk uuid, PVC name, mode)
+    placement: Placement
+    owner: Owner
+    round_key: str
+    attempt: int
+
+
+# ---- observed -------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A pod that mounts a volume. `fenced`: Succeeded/Failed on a Ready node, or gone with its node (safety 4)."""
+
+    pod: str
+    phase: str
+    fenced: bool
+    ours: bool
+    role: str = ""  # our label reconciler.dev/role: binder, importer, ""; virt-launcher pods have role "vmi"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A PVC as seen. `ours`: it carries our managed-by label. `key` = source vm uuid + "/" + disk uuid from annotations."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    phase: str  # Pending, Bound, Lost
+    storage_class: str
+    volume_mode: VolumeMode
+    request_bytes: int
+    capacity_bytes: int
+    ours: bool
+    key: str
+    migration: str  # annotation: run that owns it, ns/name
+    commit: str
+    mark: Mark | None
+    watermark: Watermark | None
+    writers: tuple[Writer, ...]
+    deleting: bool = False
+    waits_for_consumer: bool = False
+    events: tuple[str, ...] = ()  # newest warnings about it, for a person
+
+
+class JobPhase(StrEnum):
+    SUSPENDED = "Suspended"
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An importer Job as seen. `exit_code` and `termination_message` come from its (only) pod, once that has ended."""
+
+    namespace: str
+    name: str
+    uid: str
+    phase: JobPhase
+    migration: str
+    vm: str
+    round_key: str
+    attempt: int
+    exit_code: int | None
+    termination_message: str
+    message: str  # why it is pending or failed, in the cluster's words
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binder:
+    namespace: str
+    name: str
+    phase: str
+    message: str
+    migration: str
+    vm: str
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TargetVm:
+    """A VirtualMachine as seen. `power`: ON when a VMI runs or starts, OFF when there is none and it is Halted."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    ours: bool
+    migration: str
+    source: str  # annotation: <site uuid>/<vm uuid>
+    milestone: str
+    commit: str
+    run_strategy: str
+    power: Power
+    ready: bool
+    message: str
+    macs: tuple[str, ...] = ()
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StorageClass:
+    """`default_*` come from CDI's StorageProfile when there is one. `overhead` is a fraction, None when CDI is absent."""
+
+    name: str
+    waits_for_consumer: bool
+    default_volume_mode: VolumeMode | None
+    default_access_mode: str | None
+    overhead: float | None
+    provisioner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInventory:
+    """One complete bulk read of a target site, limited to the namespaces asked for (plus cluster-wide kinds)."""
+
+    site: SiteInfo
+    namespaces: frozenset[str]
+    storage_classes: tuple[StorageClass, ...]
+    networks: frozenset[str]  # "ns/name" of NetworkAttachmentDefinitions; empty when Multus is absent
+    volumes: tuple[Volume, ...]
+    jobs: tuple[Job, ...]
+    binders: tuple[Binder, ...]
+    vms: tuple[TargetVm, ...]
+    instance_types: frozenset[str] = frozenset()  # "ns/name" and "/name" for cluster-wide ones

@@ -1,0 +1,273 @@
+"""The waist: Protocols between the engine and the world. No implementation, no platform words.
+
+Contract of every method, stated once: it may be repeated; none waits for a task to end (`ensure_`, `drop_` and `request_` start something
+and the next `read_` shows it); objects of others are never changed; errors are RetryableError or TerminalError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from reconciler.core.copyspec import CopyDisk, CopyResult, CopySpec, DiskProgress, Reader, TlsSpec
+from reconciler.core.inventory import Inventory, SiteInfo, SourceVm
+from reconciler.core.model import Absent, Known, Mark, Power, PowerRequest, Secret, VmRef, Watermark
+from reconciler.core.target import BinderSpec, CopyJob, Owner, TargetInventory, TargetVm, TargetVmSpec, Volume, VolumeSpec
+
+
+class Clock(Protocol):
+    """`monotonic` counts suspended time too (CLOCK_BOOTTIME), in seconds."""
+
+    def now(self) -> datetime: ...
+    def monotonic(self) -> float: ...
+    def sleep(self, seconds: float) -> None: ...
+    def new_id(self) -> str: ...
+    def jitter(self) -> float: ...  # 0.0 … 1.0
+
+
+# ---- source ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a source platform can do, as data."""
+
+    warm: bool
+    quiesce: bool
+    guest_shutdown: bool
+    needs_conversion: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DiskChoice:
+    """A disk and the path that core/datapath chose for it."""
+
+    disk_uuid: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    """What a worker needs to read some disks: where, how to trust it, and the credentials (each becomes a file in a Secret).
+
+    disks: uuid -> (reader, url)
+    """
+
+    disks: Mapping[str, tuple[Reader, str]]
+    tls: TlsSpec  # ca_file is a placeholder name: the target driver mounts `ca_pem` and fills the path in
+    ca_pem: str | None
+    credentials: Mapping[str, Secret]
+    connections: int
+    request_bytes: int
+
+
+class SourceDriver(Protocol):
+    """One source platform, cold. What warm or exports need beyond this: SnapshotSource, TransferSource."""
+
+    caps: Capabilities
+
+    def read_site(self) -> SiteInfo:
+        """Log in if needed and return the identity. Errors: TerminalError AuthFailed, ThumbprintMismatch, CertificateInvalid."""
+        ...
+
+    def read_inventory(self) -> Inventory:
+        """One bulk read, complete or an error. Never a call per VM."""
+        ...
+
+    def read_vm(self, vm: VmRef) -> Known[SourceVm] | Absent:
+        """A direct read of one VM, now, with its epoch. Absent only when the site says that there is no such VM."""
+        ...
+
+    def request_power(self, vm: VmRef, want: PowerRequest) -> None: ...
+
+    def describe_copy(self, vm: SourceVm, disks: Sequence[DiskChoice]) -> CopySource: ...
+
+    def close(self) -> None: ...
+
+
+class SnapshotSource(Protocol):
+    """Warm rounds. `key` names the run, VM and round; snapshots of others are never touched."""
+
+    def ensure_snapshot(self, vm: VmRef, key: str) -> None: ...
+    def drop_snapshot(self, vm: VmRef, key: str) -> None: ...
+    def read_changes(self, vm: VmRef, disk_uuid: str, at: str | None, since: str) -> Iterator[tuple[int, int]]:
+        """(offset, length) in bytes, ascending, disjoint. `at` None: no snapshot, the VM is off. Errors: TerminalError ChangeIdLost."""
+        ...
+
+
+class TransferSource(Protocol):
+    """Platforms that must prepare something readable first: images, exports, backups. Dropped in UNWIND and at the end."""
+
+    def ensure_transfer(self, vm: VmRef, key: str, disks: Sequence[DiskChoice]) -> None: ...
+    def read_transfer(self, vm: VmRef, key: str) -> Known[CopySource] | Absent: ...
+    def drop_transfer(self, vm: VmRef, key: str) -> None: ...
+
+
+# ---- target ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    disks: tuple[DiskProgress, ...]
+    result: CopyResult | None
+
+
+class TargetDriver(Protocol):
+    """A cluster with KubeVirt. Server-side apply with our field manager; everything made carries `Owner`."""
+
+    def read_site(self) -> SiteInfo: ...
+
+    def read_inventory(self, namespaces: Sequence[str]) -> TargetInventory:
+        """Bulk lists, a fixed number of calls per namespace or cluster, never one per object."""
+        ...
+
+    def read_vm(self, namespace: str, name: str) -> Known[TargetVm] | Absent:
+        """A direct read of one VM, now (guards)."""
+        ...
+
+    def read_volume(self, namespace: str, name: str) -> Known[Volume] | Absent:
+        """A direct read of one PVC and the pods that use it, now (guards)."""
+        ...
+
+    def ensure_namespace(self, name: str) -> None: ...
+
+    def ensure_volume(self, spec: VolumeSpec, adopt: Volume | None) -> None:
+        """Create the PVC, or adopt one with the same key by compare-and-swap on its resource version.
+
+        Errors: TerminalError NameTaken for a foreign PVC of that name; QuotaExceeded, Forbidden as Retryable.
+        """
+        ...
+
+    def ensure_binder(self, spec: BinderSpec) -> None: ...
+
+    def ensure_vm(self, spec: TargetVmSpec) -> None:
+        """Create it Halted, or bring ours up to `spec` without touching power. Errors: TerminalError NameTaken for a foreign VM."""
+        ...
+
+    def request_power(self, namespace: str, name: str, want: Power, owner: Owner) -> None: ...
+
+    def ensure_copy(self, job: CopyJob, disks: Sequence[CopyDisk], source: CopySource, spec: CopySpec) -> None:
+        """Job suspended -> Secret owned by it -> unsuspended. `disks[*].target` and the paths in `spec` are filled in here."""
+        ...
+
+    def read_progress(self, namespace: str, job: str) -> CopyProgress:
+        """The last lines of the running pod's log."""
+        ...
+
+    def put_mark(self, volume: Volume, mark: Mark | None, owner: Owner) -> None:
+        """Patch the mark (None: make dirty) with the resource version it was decided on. Errors: RetryableError Conflict."""
+        ...
+
+    def put_watermark(self, volume: Volume, watermark: Watermark) -> None: ...
+
+    def drop_copy(self, namespace: str, name: str, owner: Owner) -> None:
+        """Delete the Job (pods in the foreground, Secret by owner). Absent is success; without our key: TerminalError NotOurs."""
+        ...
+
+    def drop_binder(self, namespace: str, name: str, owner: Owner) -> None: ...
+    def drop_vm(self, namespace: str, name: str, owner: Owner) -> None: ...
+    def drop_volume(self, namespace: str, name: str, owner: Owner) -> None: ...
+
+    def release_volumes(self, vm: TargetVm, volumes: Sequence[Volume], owner: Owner) -> None:
+        """Make the finished VM the owner of its PVCs (ownerReference), so that they go when a person deletes the VM."""
+        ...
+
+    def read_secret(self, namespace: str, name: str) -> Mapping[str, Secret] | None: ...
+
+    def close(self) -> None: ...
+
+
+# ---- data mover -----------------------------------------------------------------------------------------------------------------------
+
+
+class DiskReader(Protocol):
+    """Bytes of one source disk. One instance per connection; `clone()` gives another."""
+
+    @property
+    def capacity_bytes(self) -> int: ...
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the whole buffer from `offset` or raise; a short read is RetryableError ShortRead."""
+        ...
+
+    def data_ranges(self) -> Iterator[tuple[int, int]] | None:
+        """(offset, length) that may hold data, ascending; None when the transport cannot tell (read everything)."""
+        ...
+
+    def clone(self) -> DiskReader: ...
+    def close(self) -> None: ...
+
+
+class DiskWriter(Protocol):
+    """A target disk. `write` takes all bytes or raises."""
+
+    @property
+    def fresh(self) -> bool:
+        """True if this very process created the file, so that unwritten parts are known to be zero."""
+        ...
+
+    def write(self, offset: int, data: memoryview) -> None: ...
+    def zero(self, offset: int, length: int) -> None: ...
+    def read_back(self, offset: int, buffer: memoryview) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+# ---- git ------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One file at a commit. `id` is git's object id: equal id, equal bytes."""
+
+    path: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Files of one branch at one commit; `commit` is "" when the branch does not exist yet."""
+
+    commit: str
+    blobs: tuple[Blob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """Both branches after one fetch. `fetched_at_s` is `Clock.monotonic` at the start of the fetch."""
+
+    desired: Tree
+    status: Tree
+
+
+class StatusRepo(Protocol):
+    """git <-> bytes by path. Knows no YAML. Errors: RetryableError GitUnavailable; TerminalError GitRefused, AuthFailed."""
+
+    def fetch(self) -> Checkout:
+        """One ls-remote; fetches only if a head moved."""
+        ...
+
+    def read(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Contents by object id, in one batch."""
+        ...
+
+    def publish(self, changes: Mapping[str, bytes | None], message: str, base: str) -> str:
+        """Commit `changes` (None deletes) on the status branch at `base` and push. Returns the new head; no commit if nothing changes.
+
+        A rejected push: fetch; if nothing under runs/ or claims/ changed since `base`, the same changes go on the new head;
+        otherwise Superseded. Needs the lease; LeaseLost without it.
+        """
+        ...
+
+    def is_ancestor(self, commit: str, of: str) -> bool: ...
+    def hold_lease(self) -> bool:
+        """Take or renew the lease if that is due. False: somebody else holds it."""
+        ...
+
+    def lease_age_s(self) -> float | None:
+        """Seconds since the start of the push that last renewed our lease; None when we do not hold it."""
+        ...
+
+    def release_lease(self) -> None: ...
