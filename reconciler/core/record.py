@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from reconciler.core.desired import ShutdownPolicy
 from reconciler.core.copyspec import Verify
+from reconciler.core.desired import ShutdownPolicy
 from reconciler.core.model import Milestone, Mode, ObjectRef, Power, Result, VmRef
 from reconciler.core.target import Placement, TargetVmSpec, VolumeMode
 
