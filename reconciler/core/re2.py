@@ -1,0 +1,120 @@
+"""Go's regexp.ReplaceAllString on Python's `re`: the syntax both share, Go's replacement rules, no runaway patterns.
+
+What it is: the one place where a template meets regular expressions. What it is not: RE2; what Go would not accept (look-around,
+back-references) is refused, and so is what Python could not do in bounded time (an unbounded repeat inside another).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+MAX_PATTERN = 200
+_POSIX = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "digit": "0-9",
+    "lower": "a-z",
+    "upper": "A-Z",
+    "punct": "!-/:-@\\[-`{-~",
+    "space": r"\t\n\v\f\r ",
+    "word": "0-9A-Za-z_",
+    "xdigit": "0-9A-Fa-f",
+    "blank": r"\t ",
+}
+_REFUSED = re.compile(r"\(\?(?:[=!>(#]|<[=!]|P=)")
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\[:\^?[a-z]+:\]|\\.|[^\]\\])*\]|\(\??|\)|[*+?]|\{\d+(?:,\d*)?\}|.", re.DOTALL)
+_REFERENCE = re.compile(r"\$(?:(\$)|\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
+
+
+class PatternError(ValueError):
+    """The pattern cannot be used; the text says why."""
+
+
+def replace_all(pattern: str, text: str, replacement: str) -> str:
+    """Errors: PatternError. An empty match right behind the previous match does not count, as in Go."""
+    compiled = _compile(pattern)
+    out, at, last_end = [], 0, -1
+    for match in compiled.finditer(text):
+        if match.end() == match.start() == last_end:
+            continue
+        out += [text[at : match.start()], _expand(replacement, match)]
+        at = last_end = match.end()
+    return "".join(out) + text[at:]
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    if len(pattern) > MAX_PATTERN:
+        raise PatternError(f"the pattern is longer than {MAX_PATTERN} characters")
+    if _REFUSED.search(pattern):
+        raise PatternError("look-around, back-references and comments are not available in Go patterns")
+    tokens = _TOKEN.findall(pattern)
+    _refuse_runaway(tokens)
+    try:
+        return re.compile("".join(_translate(tokens)), re.ASCII)
+    except (re.error, OverflowError, RecursionError) as err:
+        raise PatternError(f"the pattern is wrong: {err}") from err
+
+
+def _translate(tokens: list[str]) -> Iterator[str]:
+    """Go's `$` is the end of the text only; `\\z`; POSIX classes; `(?<name>`."""
+    for before, token in zip(["", *tokens], tokens, strict=False):
+        if token == "$" or token == r"\z":
+            yield r"\Z"
+        elif token.startswith("\\") and (token[1:] in "ZQECpPX" or token[1:].isdigit()):
+            raise PatternError(f"{token} is not available")
+        elif token.startswith("[") and len(token) > 1:
+            yield re.sub(r"\[:([a-z]+):\]", _posix, token)
+        elif token == "<" and before == "(?":
+            yield "P<"
+        elif token == "+" and before in {"*", "+", "?"}:
+            raise PatternError("a repeat cannot be repeated")
+        else:
+            yield token
+
+
+def _posix(match: re.Match[str]) -> str:
+    if match[1] not in _POSIX:
+        raise PatternError(f"there is no character class {match[0]}")
+    return _POSIX[match[1]]
+
+
+def _refuse_runaway(tokens: list[str]) -> None:
+    """Python's matcher tries every split of nested or of many repeats; Go's does not. Bound both."""
+    stack = [False]  # per open group: does it hold an unbounded repeat
+    closed = False
+    unbounded = 0
+    for token in tokens:
+        if token.startswith("(") and token in {"(", "(?"}:
+            stack.append(False)
+            closed = False
+            continue
+        if token == ")" and len(stack) > 1:
+            closed = stack.pop()
+            stack[-1] = stack[-1] or closed
+            continue
+        if token in {"*", "+"} or re.fullmatch(r"\{\d+,\d*\}", token):
+            if closed:
+                raise PatternError("a repeat of a group that repeats itself is not available")
+            stack[-1] = True
+            unbounded += 1
+        if token != "?":
+            closed = False
+    if unbounded > 6:
+        raise PatternError("more than 6 repeats in one pattern are not available")
+
+
+def _expand(replacement: str, match: re.Match[str]) -> str:
+    """`$1`, `${1}`, `$name`, `${name}`, `$$`. As in Go the longest name counts (`$1x` is `${1x}`) and an unknown one is empty."""
+
+    def one(reference: re.Match[str]) -> str:
+        if reference[1]:
+            return "$"
+        name = reference[2] or reference[3]
+        key: str | int = int(name) if name.isdigit() else name
+        try:
+            return match[key] or ""
+        except IndexError:
+            return ""
+
+    return _REFERENCE.sub(one, replacement)
