@@ -162,6 +162,7 @@ class Volume:
     deleting: bool = False
     waits_for_consumer: bool = False
     events: tuple[str, ...] = ()  # newest warnings about it, for a person
+    owners: frozenset[str] = frozenset()  # uids in its ownerReferences
 
 
 class JobPhase(StrEnum):

@@ -1,0 +1,225 @@
+"""What the engine may be told to do: one frozen dataclass per action. `plan` prints them, engine/execute.py runs them.
+
+What it is: data. What it is not: code that acts. `decide` makes at most one action per VM and pass.
+Each action names its VM by `key` (run, slug) and the site that it goes to by `site` (the Provider), which is how execution is spread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from reconciler.core.copyspec import Verify
+from reconciler.core.inventory import SourceVm
+from reconciler.core.model import Absent, Known, Mark, ObjectRef, PowerRequest, VmRef, Watermark
+from reconciler.core.record import IntentKind
+from reconciler.core.target import BinderSpec, CopyJob, Owner, TargetVm, TargetVmSpec, Volume, VolumeSpec
+
+VmKey = tuple[ObjectRef, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureNamespace:
+    key: VmKey
+    site: ObjectRef
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureVolumes:
+    """`volumes`: what to make, with the volume of ours to adopt, if an earlier run left one."""
+
+    key: VmKey
+    site: ObjectRef
+    volumes: tuple[tuple[VolumeSpec, Volume | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureBinder:
+    key: VmKey
+    site: ObjectRef
+    spec: BinderSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DropBinder:
+    key: VmKey
+    site: ObjectRef
+    namespace: str
+    name: str
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureVm:
+    key: VmKey
+    site: ObjectRef
+    spec: TargetVmSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PowerSource:
+    """Declared (`intent`): guest shutdown, hard power-off, or power-on of the source."""
+
+    key: VmKey
+    site: ObjectRef
+    vm: VmRef
+    want: PowerRequest
+    intent: IntentKind
+    target: tuple[ObjectRef, str, str] | None  # (site, namespace, name) that must be off for a power-on
+
+
+@dataclass(frozen=True, slots=True)
+class ProveOff:
+    """A direct read of the source: off, with its epoch and disks as they are now."""
+
+    key: VmKey
+    site: ObjectRef
+    vm: VmRef
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDiskWish:
+    """One disk for EnsureCopy. `resume_bytes` and `compare` as in copyspec.CopyDisk."""
+
+    disk_uuid: str
+    label: str
+    path: str
+    capacity_bytes: int
+    block: bool
+    resume_bytes: int
+    compare: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureCopy:
+    key: VmKey
+    site: ObjectRef
+    source: VmRef
+    job: CopyJob
+    disks: tuple[CopyDiskWish, ...]
+    epoch: str
+    verify: Verify
+    bandwidth_bytes_per_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PutMarks:
+    """Marks after a proven result, or None to make them dirty."""
+
+    key: VmKey
+    site: ObjectRef
+    marks: tuple[tuple[Volume, Mark | None], ...]
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class PutWatermarks:
+    key: VmKey
+    site: ObjectRef
+    watermarks: tuple[tuple[Volume, Watermark], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropCopy:
+    key: VmKey
+    site: ObjectRef
+    namespace: str
+    name: str
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class StartTarget:
+    """Declared. The source must be off with `epoch`, the marks final, nobody else on the volumes."""
+
+    key: VmKey
+    site: ObjectRef
+    source: VmRef
+    epoch: str
+    namespace: str
+    name: str
+    volumes: tuple[tuple[str, str], ...]  # (PVC, disk uuid)
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseVolumes:
+    key: VmKey
+    site: ObjectRef
+    vm: TargetVm
+    volumes: tuple[Volume, ...]
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class DropTargetVm:
+    """Declared (DELETE_TARGET): the reserved, never started VM of a failed or cancelled run."""
+
+    key: VmKey
+    site: ObjectRef
+    namespace: str
+    name: str
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class DropVolumes:
+    """Declared (DELETE_TARGET)."""
+
+    key: VmKey
+    site: ObjectRef
+    namespace: str
+    names: tuple[str, ...]
+    owner: Owner
+
+
+Action = (
+    EnsureNamespace
+    | EnsureVolumes
+    | EnsureBinder
+    | DropBinder
+    | EnsureVm
+    | PowerSource
+    | ProveOff
+    | EnsureCopy
+    | PutMarks
+    | PutWatermarks
+    | DropCopy
+    | StartTarget
+    | ReleaseVolumes
+    | DropTargetVm
+    | DropVolumes
+)
+
+DECLARED = (PowerSource, StartTarget, DropTargetVm, DropVolumes)
+
+
+@dataclass(frozen=True, slots=True)
+class ActError:
+    """kind: retryable, terminal, user, void (a guard said no: the intent is decided anew), internal."""
+
+    kind: str
+    reason: str
+    message: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one action came to; an input of the next pass."""
+
+    key: VmKey
+    action: str  # class name
+    at: datetime
+    error: ActError | None = None
+    proof: Known[SourceVm] | Absent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`actions` run after the records are published. `wake_at`: when to look again even if nothing happens."""
+
+    actions: tuple[Action, ...] = ()
+    wake_at: datetime | None = None
+    timers: frozenset[tuple[VmKey, str]] = field(default_factory=frozenset)

@@ -1,0 +1,143 @@
+"""The COPY_DISKS step: one importer Job at a time for all disks of a VM, from the first byte to the marks.
+
+What it is: the pure decision over Jobs, marks and watermarks. What it is not: the Job itself (drivers/kubevirt) or the bytes (mover).
+Rules: no Job while another pod may still write (safety 4); a mark only after the worker's result, for exactly this epoch (safety 1);
+a watermark counts only with its round key (safety 14).
+"""
+
+from __future__ import annotations
+
+from reconciler.core import names
+from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, PutMarks, PutWatermarks
+from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
+from reconciler.core.model import Power, Watermark
+from reconciler.core.moves import Do, Fail, Move, Wait, ref, source_changed
+from reconciler.core.record import FrozenDisk
+from reconciler.core.target import CopyJob, Job, JobPhase, Volume, VolumeMode
+from reconciler.core.view import ROUND, View
+
+WATERMARK_STEP_BYTES = 256 << 20  # a watermark is patched when it grew this much: what a killed worker may copy twice
+
+
+def next_move(v: View) -> Move:
+    if v.source_power in (Power.ON, Power.SUSPENDED):
+        return source_changed(v)
+    jobs = v.jobs
+    job = jobs[-1] if jobs else None
+    if job is None:
+        return _start(v, attempt=v.record.attempt)
+    if job.deleting:
+        return Wait(f"Job {job.name} is ending")
+    if job.round_key != v.round_key:
+        return Do(_drop(v, job), "a Job of an earlier epoch is stopped")
+    match job.phase:
+        case JobPhase.SUSPENDED:
+            return _start(v, attempt=job.attempt)
+        case JobPhase.SUCCEEDED:
+            return _finished(v, job)
+        case JobPhase.FAILED:
+            return _failed(v, job)
+        case JobPhase.PENDING | JobPhase.RUNNING:
+            return _running(v, job)
+
+
+def _drop(v: View, job: Job) -> DropCopy:
+    return DropCopy(v.key, v.frozen.destination, job.namespace, job.name, v.owner)
+
+
+def _start(v: View, attempt: int) -> Move:
+    if v.unfenced and not v.jobs:
+        return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)} may still write; nothing is started beside it")
+    f = v.frozen
+    todo = [(d, x) for d, x in v.volumes if not v.marked(d)]
+    if len(v.volumes) != len(f.disks):
+        return Fail("VolumeLost", "a target PVC of this VM is gone; start another Migration")
+    job = CopyJob(
+        namespace=f.namespace,
+        name=names.job_name(str(v.record.run), v.record.slug, _round_tag(v), attempt),
+        volumes=tuple((d.uuid, d.pvc, x.volume_mode) for d, x in todo),
+        placement=f.placement,
+        owner=v.owner,
+        round_key=v.round_key,
+        attempt=attempt,
+    )
+    wishes = tuple(_wish(v, d, x) for d, x in todo)
+    resumed = sum(w.resume_bytes for w in wishes)
+    how = f"; {resumed >> 20} MiB were proven before and are kept" if resumed else ""
+    act = EnsureCopy(v.key, f.destination, ref(v), job, wishes, v.record.epoch, f.verify, f.bandwidth_bytes_per_s)
+    return Do(act, f"importer Job {job.name} copies {len(todo)} disk(s){how}")
+
+
+def _round_tag(v: View) -> str:
+    """Round and epoch, so that a new epoch never meets the Job of an old one."""
+    return f"r{ROUND}-{names.short_hash(v.round_key, 4)}"
+
+
+def _wish(v: View, disk: FrozenDisk, volume: Volume) -> CopyDiskWish:
+    """Without a watermark of this epoch everything is copied; old content that a mark vouched for is compared, which writes less."""
+    known = v.watermark(volume)
+    return CopyDiskWish(
+        disk_uuid=disk.uuid,
+        label=disk.label,
+        path=disk.path,
+        capacity_bytes=disk.capacity_bytes,
+        block=volume.volume_mode is VolumeMode.BLOCK,
+        resume_bytes=known.proven_bytes if known else 0,
+        compare=volume.mark is not None and known is None,
+    )
+
+
+def _running(v: View, job: Job) -> Move:
+    """Patch watermarks that grew; count observed seconds without progress towards the deadline."""
+    f = v.frozen
+    progress = {p.uuid: p for p in v.progress}
+    done = sum(p.done_bytes for p in v.progress)
+    timer = f"copy-stall:{job.name}:{done}"
+    if v.timers.get(timer, 0.0) >= f.copy_stall_s:
+        why = job.message or "its log shows no new bytes"
+        return Fail("CopyStalled", f"Job {job.namespace}/{job.name} made no progress for {f.copy_stall_s:.0f} s: {why}")
+    grown = []
+    for disk, volume in v.volumes:
+        seen = progress.get(disk.uuid)
+        known = v.watermark(volume)
+        if seen and seen.watermark_bytes - (known.proven_bytes if known else 0) >= WATERMARK_STEP_BYTES:
+            grown.append((volume, Watermark(v.round_key, seen.watermark_bytes)))
+    if grown:
+        return Do(PutWatermarks(v.key, f.destination, tuple(grown)), "watermarks are kept", timer)
+    if job.phase is JobPhase.PENDING:
+        return Wait(f"Job {job.name} is pending {job.message}".rstrip(), timer)
+    return Wait(f"{done >> 20} of {sum(d.capacity_bytes for d in f.disks) >> 20} MiB", timer)
+
+
+def result_of(job: Job) -> CopyResult | None:
+    """The worker's last word: its termination message is one result line."""
+    for line in reversed(job.termination_message.splitlines()):
+        parsed = parse_line(line)
+        if isinstance(parsed, CopyResult):
+            return parsed
+    return None
+
+
+def _finished(v: View, job: Job) -> Move:
+    """Marks only from a result that names each disk as done, and only when no pod can write any more."""
+    result = result_of(job)
+    if job.exit_code != EXIT_DONE or result is None or not result.done:
+        return _failed(v, job)
+    if v.unfenced:
+        return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)}")
+    done = {d.uuid for d in result.disks if d.done}
+    marks = tuple((x, v.want_mark(d, x)) for d, x in v.volumes if d.uuid in done and not v.marked(d))
+    if not marks:
+        return Do(_drop(v, job), "the Job of an earlier attempt goes")
+    return Do(PutMarks(v.key, v.frozen.destination, marks, v.owner), f"{len(marks)} disk(s) are complete and marked")
+
+
+def _failed(v: View, job: Job) -> Move:
+    result = result_of(job)
+    why = (result.error if result else "") or job.message or f"exit code {job.exit_code}"
+    if job.exit_code == EXIT_WRONG:
+        return Fail(result.reason if result and result.reason else "CopyFailed", f"the copy cannot succeed: {why}")
+    timer = "copy-attempts"
+    if v.timers.get(timer, 0.0) >= v.frozen.copy_stall_s:
+        return Fail("CopyFailed", f"the copy failed again and again for {v.frozen.copy_stall_s:.0f} s, last: {why}")
+    return Do(_drop(v, job), f"attempt {job.attempt} failed ({why}); another one follows", timer)

@@ -1,0 +1,140 @@
+"""The state machine of one VM, as tables: which step is the first not true, and what to do about it.
+
+What it is: one table per mode and milestone, and UNWIND for failure and cancel. A phase is derived from what is observed, never remembered.
+What it is not: the join of the world (core/view.py) nor the bookkeeping of a pass (core/decide.py). Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from reconciler.core import moves
+from reconciler.core.model import Milestone, Mode, Power
+from reconciler.core.moves import Move
+from reconciler.core.view import View
+
+
+class Phase(StrEnum):
+    """Forklift's names where the meaning is the same."""
+
+    PENDING = "Pending"
+    CLAIM = "Started"
+    RESERVE_NAMESPACE = "ReserveNamespace"
+    CREATE_VOLUMES = "CreateDataVolumes"
+    BIND_VOLUMES = "BindVolumes"
+    RESERVE_VM = "ReserveVM"
+    RELEASE_BINDER = "ReleaseBinder"
+    POWER_OFF = "PowerOffSource"
+    PROVE_OFF = "ProveSourceOff"
+    COPY_DISKS = "CopyDisks"
+    HAND_OVER = "HandOver"
+    START_TARGET = "StartTarget"
+    RELEASE = "Release"
+    COMPLETED = "Completed"
+    STOP_WRITERS = "StopWriters"
+    DIRTY_MARKS = "DirtyMarks"
+    GIVE_BACK = "PowerOnSource"
+    WATCH_GUEST = "WatchGuest"
+    DELETE_TARGET = "DeleteTarget"
+
+
+class Stage(StrEnum):
+    """Forklift's pipeline steps."""
+
+    INITIALIZE = "Initialize"
+    DISK_TRANSFER = "DiskTransfer"
+    VM_CREATION = "VirtualMachineCreation"
+    UNWIND = "Unwind"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    phase: Phase
+    stage: Stage
+    done: Callable[[View], bool]
+    move: Callable[[View], Move]
+
+
+def _namespace_there(v: View) -> bool:
+    return v.frozen.namespace in v.inventory.namespaces
+
+
+def _volumes_there(v: View) -> bool:
+    run = str(v.record.run)
+    return len(v.volumes) == len(v.frozen.disks) and all(x.migration == run and not x.deleting for _, x in v.volumes)
+
+
+def _volumes_bound(v: View) -> bool:
+    return all(x.phase == "Bound" for _, x in v.volumes)
+
+
+def _vm_reserved(v: View) -> bool:
+    vm = v.our_target_vm
+    return vm is not None and vm.migration == str(v.record.run) and not vm.deleting
+
+
+def _binder_gone(v: View) -> bool:
+    return v.binder is None
+
+
+def _jobs_gone(v: View) -> bool:
+    return not v.jobs
+
+
+def _target_as_wanted(v: View) -> bool:
+    vm = v.our_target_vm
+    return vm is not None and vm.power is v.frozen.want_power and (vm.ready or v.frozen.want_power is Power.OFF)
+
+
+def _volumes_owned(v: View) -> bool:
+    return moves.released(v)
+
+
+COLD_BEFORE: tuple[Step, ...] = (
+    Step(Phase.CLAIM, Stage.INITIALIZE, lambda v: v.claim is not None and v.record.frozen is not None, moves.claim),
+    Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, moves.ensure_namespace),
+    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, _volumes_there, moves.ensure_volumes),
+    Step(Phase.BIND_VOLUMES, Stage.INITIALIZE, _volumes_bound, moves.bind_volumes),
+    Step(Phase.RESERVE_VM, Stage.INITIALIZE, _vm_reserved, moves.reserve_vm),
+    Step(Phase.RELEASE_BINDER, Stage.INITIALIZE, _binder_gone, moves.drop_binder),
+    Step(Phase.POWER_OFF, Stage.INITIALIZE, lambda v: v.source_power is Power.OFF, moves.power_off),
+    Step(Phase.PROVE_OFF, Stage.INITIALIZE, lambda v: False, moves.prove_off),
+)
+
+COLD_COPY: tuple[Step, ...] = (
+    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked, moves.copy_disks),
+    Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, moves.hand_over),
+)
+
+COLD_AFTER: tuple[Step, ...] = (
+    Step(Phase.START_TARGET, Stage.VM_CREATION, _target_as_wanted, moves.start_target),
+    Step(Phase.RELEASE, Stage.VM_CREATION, lambda v: _jobs_gone(v) and _volumes_owned(v), moves.release),
+    Step(Phase.COMPLETED, Stage.VM_CREATION, lambda v: False, moves.finish),
+)
+
+TABLES: dict[tuple[Mode, Milestone], tuple[Step, ...]] = {
+    (Mode.COLD, Milestone.NONE): COLD_BEFORE,
+    (Mode.COLD, Milestone.CUTOVER): COLD_COPY,
+    (Mode.COLD, Milestone.HANDED_OVER): COLD_AFTER,
+}
+
+# Everything that a failed or cancelled VM owes, in the order in which it is given back. Nothing here has a deadline.
+UNWIND: tuple[Step, ...] = (
+    Step(Phase.STOP_WRITERS, Stage.UNWIND, lambda v: _jobs_gone(v) and _binder_gone(v) and not v.unfenced, moves.stop_writers),
+    Step(Phase.DIRTY_MARKS, Stage.UNWIND, moves.marks_may_stay, moves.dirty_marks),
+    Step(Phase.GIVE_BACK, Stage.UNWIND, moves.source_given_back, moves.power_on),
+    Step(Phase.WATCH_GUEST, Stage.UNWIND, moves.guest_settled, moves.watch_guest),
+    Step(Phase.DELETE_TARGET, Stage.UNWIND, moves.target_clean, moves.delete_target),
+    Step(Phase.COMPLETED, Stage.UNWIND, lambda v: False, moves.end_unwind),
+)
+
+
+def table_for(v: View, mode: Mode) -> tuple[Step, ...]:
+    return UNWIND if v.record.unwinding else TABLES[(mode, v.record.milestone)]
+
+
+def current(steps: tuple[Step, ...], view: View) -> Step:
+    """The first step that is not done. The last row of every table is never done, so there always is one."""
+    return next(s for s in steps if not s.done(view))

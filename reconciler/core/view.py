@@ -1,0 +1,190 @@
+"""Everything known about one VM of one run in this pass: what the tables of core/itinerary.py look at.
+
+What it is: a read-only join of record, claim, source, target and earlier outcome. What it is not: a decision.
+Where it stands: built by core/decide.py from Desired, Observed and Records, for each VM that is not ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from reconciler.core.actions import Outcome, VmKey
+from reconciler.core.copyspec import CopyResult, DiskProgress
+from reconciler.core.inventory import Inventory, SourceDisk, SourceVm
+from reconciler.core.model import Absent, Known, Mark, MarkState, ObjectRef, Power, Unknown, Watermark
+from reconciler.core.record import Claim, FrozenDisk, FrozenVm, VmRecord
+from reconciler.core.target import Binder, Job, JobPhase, Owner, TargetInventory, TargetVm, Volume
+
+ROUND = 1  # cold runs have one round
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the sites showed in this pass. A site that was not asked is missing; one that failed is Unknown.
+
+    progress: (destination, namespace, job) -> the newest lines of a running copy.
+    """
+
+    sources: Mapping[ObjectRef, Known[Inventory] | Unknown] = field(default_factory=dict)
+    targets: Mapping[ObjectRef, Known[TargetInventory] | Unknown] = field(default_factory=dict)
+    progress: Mapping[tuple[ObjectRef, str, str], tuple[tuple[DiskProgress, ...], CopyResult | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """A VM whose last action failed for now."""
+
+    until: datetime
+    reason: str
+    message: str
+    count: int
+    held: bool = False  # InternalError: no action until a commit or a restart
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    record: VmRecord
+    claim: Claim | None
+    source: Known[SourceVm] | Absent | Unknown
+    target: Known[TargetInventory] | Unknown
+    outcome: Outcome | None
+    progress: tuple[DiskProgress, ...]
+    result: CopyResult | None
+    timers: Mapping[str, float]
+    acted: frozenset[str]  # acts that this process has seen succeed, and that a look at the sites cannot tell yet
+    now: datetime
+    commit: str
+
+    @property
+    def key(self) -> VmKey:
+        return self.record.key
+
+    @property
+    def frozen(self) -> FrozenVm:
+        if self.record.frozen is None:
+            raise ValueError(f"{self.record.slug} is not frozen yet")
+        return self.record.frozen
+
+    @property
+    def owner(self) -> Owner:
+        """Full identity for the objects of this VM; see core.target.Owner."""
+        source = self.record.source
+        return Owner(
+            plan=str(self.record.plan),
+            migration=str(self.record.run),
+            vm=self.record.slug,
+            source=f"{source.site_uuid}/{source.uuid}" if source else "",
+            milestone=self.record.milestone.value,
+            commit=self.commit,
+        )
+
+    # ---- source ----
+
+    @property
+    def source_power(self) -> Power:
+        match self.source:
+            case Known(vm):
+                return vm.power
+            case _:
+                return Power.UNKNOWN
+
+    @property
+    def proof(self) -> SourceVm | None:
+        """The source as directly read by the outcome of the pass before this one."""
+        match self.outcome:
+            case Outcome(action="ProveOff", error=None, proof=Known(vm)):
+                return vm
+            case _:
+                return None
+
+    def source_disk(self, uuid: str) -> SourceDisk | None:
+        match self.source:
+            case Known(vm):
+                return next((d for d in vm.disks if d.uuid == uuid), None)
+            case _:
+                return None
+
+    # ---- target ----
+
+    @property
+    def inventory(self) -> TargetInventory:
+        match self.target:
+            case Known(inventory):
+                return inventory
+            case Unknown():
+                raise ValueError("the target is Unknown")
+
+    @property
+    def target_vm(self) -> TargetVm | None:
+        frozen = self.frozen
+        return next((v for v in self.inventory.vms if (v.namespace, v.name) == (frozen.namespace, frozen.name)), None)
+
+    @property
+    def our_target_vm(self) -> TargetVm | None:
+        vm = self.target_vm
+        return vm if vm and vm.ours and vm.source == self.owner.source else None
+
+    def volume(self, disk: FrozenDisk) -> Volume | None:
+        namespace = self.frozen.namespace
+        return next((v for v in self.inventory.volumes if (v.namespace, v.name) == (namespace, disk.pvc)), None)
+
+    def our_volume(self, disk: FrozenDisk) -> Volume | None:
+        volume = self.volume(disk)
+        return volume if volume and volume.ours and volume.key == self.volume_key(disk) else None
+
+    def volume_key(self, disk: FrozenDisk) -> str:
+        source = self.record.source
+        return f"{source.uuid if source else ''}/{disk.uuid}"
+
+    @property
+    def volumes(self) -> tuple[tuple[FrozenDisk, Volume], ...]:
+        """The frozen disks that have a volume of ours by now."""
+        return tuple((d, v) for d in self.frozen.disks if (v := self.our_volume(d)))
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Importer Jobs of this VM, newest attempt last; of earlier runs too, as long as they are in the cluster."""
+        mine = [j for j in self.inventory.jobs if j.vm == self.record.slug and j.migration == str(self.record.run)]
+        return tuple(sorted(mine, key=lambda j: j.attempt))
+
+    @property
+    def binder(self) -> Binder | None:
+        run, slug = str(self.record.run), self.record.slug
+        return next((b for b in self.inventory.binders if b.migration == run and b.vm == slug), None)
+
+    # ---- marks ----
+
+    @property
+    def round_key(self) -> str:
+        """What a watermark counts for: this source VM, in this epoch, in this round."""
+        source = self.record.source
+        return f"{source.uuid if source else ''}:{self.record.epoch}:{ROUND}"
+
+    def want_mark(self, disk: FrozenDisk, volume: Volume) -> Mark:
+        return Mark(disk.uuid, volume.uid, ROUND, self.record.epoch, None, MarkState.CLEAN)
+
+    def marked(self, disk: FrozenDisk) -> bool:
+        volume = self.our_volume(disk)
+        return volume is not None and volume.mark == self.want_mark(disk, volume)
+
+    @property
+    def all_marked(self) -> bool:
+        return all(self.marked(d) for d in self.frozen.disks)
+
+    def watermark(self, volume: Volume) -> Watermark | None:
+        mark = volume.watermark
+        return mark if mark and mark.round_key == self.round_key else None
+
+    @property
+    def unfenced(self) -> tuple[str, ...]:
+        """Pods that may still write to a volume of this VM, as text for a person."""
+        return tuple(
+            f"pod {w.pod} ({w.phase}) on PVC {v.name}" for _, v in self.volumes for w in v.writers if not w.fenced and w.role != "binder"
+        )
+
+    @property
+    def running_job(self) -> Job | None:
+        jobs = self.jobs
+        return jobs[-1] if jobs and jobs[-1].phase in (JobPhase.SUSPENDED, JobPhase.PENDING, JobPhase.RUNNING) else None
