@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import chain
 
 from reconciler.core.re2 import PatternError
-from reconciler.core.sprig import FUNCTIONS, MAX_TEXT, CallError, Value, to_text, truth
+from reconciler.core.sprig import FUNCTIONS, MAX_INT, MAX_TEXT, CallError, Value, to_text, truth
 
+MAX_DEPTH = 100
 LAZY = frozenset({"and", "or"})
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "\\": "\\", '"': '"', "'": "'"}
 _TOKEN = re.compile(
@@ -83,6 +84,8 @@ def parse(source: str, variables: frozenset[str]) -> Template:
     """Errors: TemplateError for a syntax error, an unknown function or a variable that is not in `variables`."""
     if len(source) > MAX_TEXT:
         raise TemplateError(f"the template is longer than {MAX_TEXT} characters")
+    if source.count("(") > MAX_DEPTH or source.count("{{") > MAX_DEPTH:
+        raise TemplateError(f"the template has more than {MAX_DEPTH} parentheses or actions")
     parser = _Parser(source, variables)
     nodes, end = parser.block()
     if end:
@@ -248,7 +251,7 @@ class _Parser:
             case "char":
                 return Const(token.at, ord(self._unescape(token, token.text[1:-1])))
             case "number":
-                return Const(token.at, _number(token.text))
+                return Const(token.at, self._number(token))
             case "field":
                 return self._field(token)
             case _ if token.text in ("true", "false"):
@@ -266,6 +269,16 @@ class _Parser:
             raise self.error(token.at, f"there is no variable .{name}; available are {known}")
         return Field(token.at, name)
 
+    def _number(self, token: _Token) -> Value:
+        text = token.text
+        if re.search(r"[.eE]", text) and not re.match(r"[+-]?0[xX]", text):
+            value: int | float = float(text)
+        else:
+            value = int(text, 0) if re.match(r"[+-]?0[xXbBoO]", text) else int(text, 10)
+        if abs(value) > MAX_INT:
+            raise self.error(token.at, "the number is too large")
+        return value
+
     def _string(self, token: _Token) -> str:
         return token.text[1:-1] if token.text[0] == "`" else self._unescape(token, token.text[1:-1])
 
@@ -278,12 +291,6 @@ class _Parser:
             return _ESCAPES[match[2]]
 
         return re.sub(r"\\(?:(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})|(.))", one, text)
-
-
-def _number(text: str) -> Value:
-    if re.fullmatch(r"[+-]?\d+", text):
-        return int(text, 10)
-    return int(text, 0) if re.match(r"[+-]?0[xXbBoO]", text) else float(text)
 
 
 class _Run:

@@ -228,17 +228,17 @@ def vm_slug(name: str, identity: str) -> str:
     return f"{start or 'vm'}-{digest}"
 
 
-def job_name(run: ObjectRef, slug: str, round: int, attempt: int) -> str:
-    """Name of the importer Job of one VM, round and attempt; never used twice."""
-    return _object_name("copy", run, slug, f"-r{round}-a{attempt}")
+def job_name(run: ObjectRef | str, slug: str, round: str, attempt: int) -> str:
+    """Name of the importer Job of one VM, round (a word such as `r1`) and attempt; never used twice."""
+    return _object_name("copy", run, slug, f"-{_legal(round)[:16]}-a{attempt}", round)
 
 
-def binder_name(run: ObjectRef, slug: str) -> str:
+def binder_name(run: ObjectRef | str, slug: str) -> str:
     """Name of the pod that makes the PVCs of one VM bind."""
-    return _object_name("bind", run, slug, "")
+    return _object_name("bind", run, slug, "", "")
 
 
-def _object_name(role: str, run: ObjectRef, slug: str, tail: str) -> str:
-    digest = short_hash(f"{run}\n{slug}\n{role}{tail}", _SUFFIX)
+def _object_name(role: str, run: ObjectRef | str, slug: str, tail: str, salt: str) -> str:
+    digest = short_hash("\n".join((str(run), slug, role, tail, salt)), _SUFFIX)
     shown = re.sub(r"-[0-9a-f]{8}$", "", slug)
-    return _join(f"{role}-{_legal(shown)}"[: JOB_MAX - _SUFFIX - 1 - len(tail)], f"{digest}{tail}", JOB_MAX)
+    return _join(f"{role}-{_legal(shown)}", f"{digest}{tail}", JOB_MAX)

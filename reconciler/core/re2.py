@@ -22,8 +22,9 @@ _POSIX = {
     "xdigit": "0-9A-Fa-f",
     "blank": r"\t ",
 }
-_REFUSED = re.compile(r"\(\?(?:[=!>(#]|<[=!]|P=)")
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\[:\^?[a-z]+:\]|\\.|[^\]\\])*\]|\(\??|\)|[*+?]|\{\d+(?:,\d*)?\}|.", re.DOTALL)
+_IN_CLASS = re.compile(r"\\.|\[:(\^?[a-z]+):\]|.", re.DOTALL)
+_GROUP = re.compile(r":|P?<[A-Za-z_]\w*>|[ims]*(?:-[ims]+)?[:)]", re.ASCII)
 _REFERENCE = re.compile(r"\$(?:(\$)|\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 
 
@@ -46,8 +47,6 @@ def replace_all(pattern: str, text: str, replacement: str) -> str:
 def _compile(pattern: str) -> re.Pattern[str]:
     if len(pattern) > MAX_PATTERN:
         raise PatternError(f"the pattern is longer than {MAX_PATTERN} characters")
-    if _REFUSED.search(pattern):
-        raise PatternError("look-around, back-references and comments are not available in Go patterns")
     tokens = _TOKEN.findall(pattern)
     _refuse_runaway(tokens)
     try:
@@ -58,25 +57,42 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 def _translate(tokens: list[str]) -> Iterator[str]:
     """Go's `$` is the end of the text only; `\\z`; POSIX classes; `(?<name>`."""
-    for before, token in zip(["", *tokens], tokens, strict=False):
-        if token == "$" or token == r"\z":
+    for i, token in enumerate(tokens):
+        before = tokens[i - 1] if i else ""
+        if token in {"$", r"\z"}:
             yield r"\Z"
         elif token.startswith("\\") and (token[1:] in "ZQECpPX" or token[1:].isdigit()):
             raise PatternError(f"{token} is not available")
-        elif token.startswith("[") and len(token) > 1:
-            yield re.sub(r"\[:([a-z]+):\]", _posix, token)
+        elif token == "[":
+            raise PatternError("[ is never closed with ]")
+        elif token.startswith("["):
+            yield _character_class(token)
+        elif token == "(?" and not _GROUP.match("".join(tokens[i + 1 :])):
+            raise PatternError("look-around, back-references and comments are not available in Go patterns")
         elif token == "<" and before == "(?":
             yield "P<"
-        elif token == "+" and before in {"*", "+", "?"}:
+        elif token == "+" and (before in {"*", "+", "?"} or re.fullmatch(r"\{.+\}", before)):
             raise PatternError("a repeat cannot be repeated")
         else:
             yield token
 
 
-def _posix(match: re.Match[str]) -> str:
-    if match[1] not in _POSIX:
-        raise PatternError(f"there is no character class {match[0]}")
-    return _POSIX[match[1]]
+def _character_class(token: str) -> str:
+    """Python reads `[`, `&&`, `||` and `~~` inside a class as set operations to come; for Go they are plain characters."""
+    start = re.match(r"\[\^?\]?", token)
+    skip = start.end() if start else 1
+    if "--" in token:
+        raise PatternError(f"-- inside {token} is not available; escape it")
+    body = [_class_member(match) for match in _IN_CLASS.finditer(token[skip:-1])]
+    return token[:skip] + "".join(body) + "]"
+
+
+def _class_member(match: re.Match[str]) -> str:
+    if match[1]:
+        if match[1] not in _POSIX:
+            raise PatternError(f"there is no character class {match[0]}")
+        return _POSIX[match[1]]
+    return f"\\{match[0]}" if match[0] in "[&|~" else match[0]
 
 
 def _refuse_runaway(tokens: list[str]) -> None:

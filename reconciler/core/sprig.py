@@ -16,6 +16,7 @@ from reconciler.core.re2 import replace_all
 
 Value = str | bool | int | float
 MAX_TEXT = 4096
+MAX_INT = 2**63 - 1
 
 
 class CallError(ValueError):
@@ -52,6 +53,8 @@ class Function:
             raise CallError(f"{name} divides by zero") from None
         except (OverflowError, MemoryError):
             raise CallError(f"{name}: the number is too large") from None
+        if isinstance(result, int) and not -MAX_INT <= result <= MAX_INT:
+            raise CallError(f"{name}: the number is too large")
         if isinstance(result, str) and len(result) > MAX_TEXT:
             raise CallError(f"{name} makes more than {MAX_TEXT} characters")
         return result
@@ -92,8 +95,6 @@ def to_text(value: Value) -> str:
         case bool():
             return "true" if value else "false"
         case float():
-            if math.isinf(value) or math.isnan(value):
-                return {"inf": "+Inf", "-inf": "-Inf"}.get(str(value), "NaN")
             return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value)
         case _:
             return str(value)
