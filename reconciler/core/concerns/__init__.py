@@ -1,0 +1,1 @@
+"""Validation concerns: what may go wrong with a VM, judged from its inventory document."""
