@@ -1,0 +1,179 @@
+"""The lease: one active reconciler per repository, by compare-and-swap on a branch of its own.
+
+What it is: a chain of empty commits, each naming holder and end. The parent of each is the one before, so a plain fast-forward push succeeds
+for one contender only. What it is not: a proof at the moment of an act; the guards ask `age_s` again right before each.
+Age counts from the start of the push on a clock that goes on during suspend: a reply that took long, or a machine that slept, never makes the
+lease look young.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from reconciler.errors import RetryableError
+from reconciler.gitrepo.checkout import parse_ls_remote
+from reconciler.gitrepo.commit import Draft, push_commit, write_commit
+from reconciler.gitrepo.config import RepoConfig
+from reconciler.gitrepo.failure import Push
+from reconciler.gitrepo.git import Git
+from reconciler.ports import Clock
+
+log = logging.getLogger(__name__)
+
+_LONG_OVER = timedelta(minutes=10)
+_LEASE_REF = "refs/seen/lease"
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a lease commit says. `until` None: released, or not written by us and so without an end to go by."""
+
+    released: bool
+    until: datetime | None
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    commit: str
+    since_s: float  # Clock.monotonic at the start of the push
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    commit: str
+    since_s: float  # Clock.monotonic when it was first seen to be the head
+    claim: Claim
+
+
+class Lease:
+    """Not thread-safe but for `age_s`; GitRepo serialises. Its clone is apart from the reader's, one commit deep: the chain grows for ever."""
+
+    def __init__(self, git: Git, config: RepoConfig, clock: Clock) -> None:
+        self._git = git
+        self._config = config
+        self._clock = clock
+        # Two processes may be given one holder name and act in the same second; without this their commits would be one and the same.
+        self._nonce = clock.new_id()
+        self._held: _Held | None = None
+        self._seen: _Seen | None = None
+        self._unanswered: dict[str, float] = {}  # our commits whose push got no reply -> start of that push
+
+    def age_s(self) -> float | None:
+        held = self._held
+        return None if held is None else self._clock.monotonic() - held.since_s
+
+    def hold(self) -> bool:
+        """Take the lease, or renew it after a third of its TTL. False: somebody else has it. Errors: those of a push and a fetch."""
+        age = self.age_s()
+        if age is not None and age < self._config.lease_ttl_s / 3:
+            return True
+        if self._held is not None and self._renew(self._held):
+            return True
+        return self._take()
+
+    def release(self) -> None:
+        """Say so on the branch, if we hold it; the next reconciler need not wait. Afterwards we do not, whatever became of the push."""
+        held, self._held = self._held, None
+        if held is not None and self._still_local(held.commit):
+            self._push(held.commit, released=True)
+
+    def _renew(self, held: _Held) -> bool:
+        if not self._still_local(held.commit):
+            return False
+        try:
+            if self._push(held.commit):
+                return True
+        except RetryableError:
+            if self._clock.monotonic() - held.since_s < self._config.lease_ttl_s:
+                return True  # the remote is away, but what we hold is still ours
+            raise
+        return False
+
+    def _take(self) -> bool:
+        looked_at = self._clock.monotonic()
+        head = self._look()
+        if head in self._unanswered:
+            self._held = _Held(head, self._unanswered[head])
+            age = self._clock.monotonic() - self._held.since_s
+            return age < self._config.lease_ttl_s or self._renew(self._held)
+        self._held = None
+        if head and not self._is_free(head, looked_at):
+            return False
+        return self._push(head)
+
+    def _is_free(self, head: str, looked_at: float) -> bool:
+        """Released, unchanged for a TTL since we first saw it, or long past its written end (a cron run that died: safety 17)."""
+        if self._seen is None or self._seen.commit != head:
+            self._seen = _Seen(head, self._clock.monotonic(), parse_claim(self._git.local(["cat-file", "commit", head])))
+        seen, claim = self._seen, self._seen.claim
+        unchanged_s = looked_at - seen.since_s
+        long_over = claim.until is not None and self._clock.now() > claim.until + _LONG_OVER
+        return claim.released or long_over or unchanged_s >= max(self._config.lease_ttl_s, claim.ttl_s)
+
+    def _look(self) -> str:
+        """The branch's head at the remote, with its commit in our clone; "" if there is no such branch."""
+        self._git.ensure()
+        ref = f"refs/heads/{self._config.lease_branch}"
+        heads, _ = parse_ls_remote(self._git.remote(["ls-remote", "--", self._git.url, ref]))
+        head = heads.get(ref, "")
+        if not head or self._still_local(head):
+            return head
+        self._git.remote(
+            [
+                "fetch",
+                "--quiet",
+                "--no-tags",
+                "--no-write-fetch-head",
+                "--depth=1",
+                "--update-shallow",
+                "--",
+                self._git.url,
+                f"+{ref}:{_LEASE_REF}",
+            ]
+        )
+        return self._git.local(["rev-parse", "--verify", _LEASE_REF]).decode().strip()
+
+    def _still_local(self, commit: str) -> bool:
+        return not self._git.ensure() and self._git.run(["cat-file", "-e", f"{commit}^{{commit}}"]).code == 0
+
+    def _push(self, parent: str, released: bool = False) -> bool:
+        """Put our commit on top of `parent`. False: somebody was faster."""
+        draft = Draft(parent, {}, self._message(released), self._clock.now())
+        commit = write_commit(self._git, self._config, draft)
+        started = self._clock.monotonic()
+        try:
+            verdict = push_commit(self._git, commit, self._config.lease_branch)
+        except RetryableError:
+            if not released:
+                self._unanswered[commit] = started
+            raise
+        if verdict is Push.RACED:
+            return False
+        self._unanswered.clear()
+        if not released:
+            self._held = _Held(commit, started)
+        log.info("lease pushed", extra={"commit": commit, "released": released})
+        return True
+
+    def _message(self, released: bool) -> str:
+        until = (self._clock.now() + timedelta(seconds=self._config.lease_ttl_s)).strftime(_TIME)
+        holder = " ".join(self._config.holder.split())
+        subject = f"lease released by {holder} [skip ci]" if released else f"lease held by {holder} until {until} [skip ci]"
+        state = "Released: yes\n" if released else f"Until: {until}\nTtl-Seconds: {self._config.lease_ttl_s:g}\n"
+        return f"{subject}\n\nHolder: {holder}\nNonce: {self._nonce}\n{state}"
+
+
+def parse_claim(commit: bytes) -> Claim:
+    """A commit object -> what its trailers say. A commit that a person made has none: then only time since it was first seen counts."""
+    text = commit.decode(errors="replace").partition("\n\n")[2].partition("\n\n")[2]
+    trailers = {name: value for name, sep, value in (line.partition(": ") for line in text.splitlines()) if sep}
+    try:
+        until = datetime.strptime(trailers["Until"], _TIME).replace(tzinfo=UTC)
+        ttl_s = float(trailers["Ttl-Seconds"])
+    except (KeyError, ValueError):
+        until, ttl_s = None, 0.0
+    return Claim(trailers.get("Released") == "yes", until, ttl_s)
