@@ -1,9 +1,9 @@
 """The lease: one active reconciler per repository, by compare-and-swap on a branch of its own.
 
-What it is: a chain of empty commits, each naming holder and end. The parent of each is the one before, so a plain fast-forward push succeeds
-for one contender only. What it is not: a proof at the moment of an act; the guards ask `age_s` again right before each.
-Age counts from the start of the push on a clock that goes on during suspend: a reply that took long, or a machine that slept, never makes the
-lease look young.
+What it is: a chain of empty commits, each naming holder and end. The parent of each is the one before, so a plain fast-forward push
+succeeds for one contender only. What it is not: a proof at the moment of an act; the guards ask `age_s` again right before each.
+Age counts from the start of the push on a clock that goes on during suspend: a reply that took long, or a machine that slept, never makes
+the lease look young.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Seen:
 
 
 class Lease:
-    """Not thread-safe but for `age_s`; GitRepo serialises. Its clone is apart from the reader's, one commit deep: the chain grows for ever."""
+    """Not thread-safe but for `age_s`; GitRepo serialises. Its clone is its own and one commit deep, since the chain grows for ever."""
 
     def __init__(self, git: Git, config: RepoConfig, clock: Clock) -> None:
         self._git = git
@@ -60,7 +60,7 @@ class Lease:
         self._nonce = clock.new_id()
         self._held: _Held | None = None
         self._seen: _Seen | None = None
-        self._unanswered: dict[str, float] = {}  # our commits whose push got no reply -> start of that push
+        self._ours: dict[str, float] = {}  # our last commit, and later ones whose push got no reply -> start of that push
 
     def age_s(self) -> float | None:
         held = self._held
@@ -78,8 +78,8 @@ class Lease:
     def release(self) -> None:
         """Say so on the branch, if we hold it; the next reconciler need not wait. Afterwards we do not, whatever became of the push."""
         held, self._held = self._held, None
-        if held is not None and self._still_local(held.commit):
-            self._push(held.commit, released=True)
+        if held is not None and (head := self._look()) in self._ours:
+            self._push(head, released=True)
 
     def _renew(self, held: _Held) -> bool:
         if not self._still_local(held.commit):
@@ -96,12 +96,12 @@ class Lease:
     def _take(self) -> bool:
         looked_at = self._clock.monotonic()
         head = self._look()
-        if head in self._unanswered:
-            self._held = _Held(head, self._unanswered[head])
-            age = self._clock.monotonic() - self._held.since_s
-            return age < self._config.lease_ttl_s or self._renew(self._held)
+        since_s = self._ours.get(head)
+        if since_s is not None and self._clock.monotonic() - since_s < self._config.lease_ttl_s:
+            self._held = _Held(head, since_s)
+            return True
         self._held = None
-        if head and not self._is_free(head, looked_at):
+        if head and since_s is None and not self._is_free(head, looked_at):
             return False
         return self._push(head)
 
@@ -129,7 +129,6 @@ class Lease:
                 "--no-tags",
                 "--no-write-fetch-head",
                 "--depth=1",
-                "--update-shallow",
                 "--",
                 self._git.url,
                 f"+{ref}:{_LEASE_REF}",
@@ -149,13 +148,14 @@ class Lease:
             verdict = push_commit(self._git, commit, self._config.lease_branch)
         except RetryableError:
             if not released:
-                self._unanswered[commit] = started
+                self._ours.setdefault(commit, started)
             raise
         if verdict is Push.RACED:
             return False
-        self._unanswered.clear()
-        if not released:
-            self._held = _Held(commit, started)
+        # Pushed twice within a second it is one commit, and it may be the first push that put it there.
+        started = self._ours.get(commit, started)
+        self._ours = {} if released else {commit: started}
+        self._held = None if released else _Held(commit, started)
         log.info("lease pushed", extra={"commit": commit, "released": released})
         return True
 
