@@ -1,0 +1,56 @@
+"""ForkliftController -> Limits: the settings that we act on, and a word about those without effect here."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from reconciler.core.desired import Limits, Problem, Severity
+from reconciler.core.names import check_template
+from reconciler.manifests.load import Document
+
+_READ = {
+    "controller_max_vm_inflight",
+    "controller_precopy_interval",
+    "controller_filesystem_overhead",
+    "controller_block_overhead",
+    "controller_pvc_name_template",
+    "controller_migration_service_account",
+}
+
+
+def limits_of(doc: Document) -> Limits:
+    """Units: the pre-copy interval is minutes in the manifest, the file system overhead per cent."""
+    spec: Any = doc.model
+    values: dict[str, Any] = spec.spec.model_dump(exclude_none=True)
+    overhead = values.get("controller_filesystem_overhead")
+    return Limits(
+        max_vm_inflight=int(values.get("controller_max_vm_inflight", 20)),
+        precopy_interval_s=60.0 * int(values.get("controller_precopy_interval", 60)),
+        filesystem_overhead=None if overhead is None else int(overhead) / 100,
+        block_overhead_bytes=int(values.get("controller_block_overhead", 0)),
+        pvc_name_template=_template(values),
+        migration_service_account=str(values.get("controller_migration_service_account", "")),
+    )
+
+
+def _template(values: dict[str, Any]) -> str:
+    """Braces are escaped in this key, because Forklift's operator renders it as a template of its own: \\{\\{.VmName\\}\\}."""
+    return re.sub(r"\\(.)", r"\1", str(values.get("controller_pvc_name_template", "")))
+
+
+def problems_of(doc: Document) -> list[Problem]:
+    spec: Any = doc.model
+    values: dict[str, Any] = spec.spec.model_dump(exclude_none=True)
+    found: list[Problem] = []
+    overhead = values.get("controller_filesystem_overhead")
+    if overhead is not None and int(overhead) >= 100:
+        found.append(doc.problem("spec.controller_filesystem_overhead", "NotAllowed", "is per cent and must be below 100"))
+    wrong = check_template(_template(values), "pvc") if _template(values) else None
+    if wrong:
+        found.append(doc.problem("spec.controller_pvc_name_template", "NotValid", wrong))
+    idle = sorted(values.keys() - _READ)
+    if idle:
+        message = f"without effect here: {', '.join(idle)}"
+        found.append(doc.problem("spec", "WithoutEffect", message, "", Severity.WARNING))
+    return found
