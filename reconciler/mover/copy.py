@@ -1,0 +1,168 @@
+"""One disk's copy: read a chunk, find its zeroes, write the rest; flush and prove the prefix, then move the watermark.
+
+What it is: the Work and Lane that pool.py runs, and the flusher beside them. What it is not: threads (pool.py), books (ledger.py).
+Zero is skipped only when the writer is `fresh` (this very process made the file) and each byte is dealt with once; else it is made.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconciler.core.copyspec import CopyDisk, DiskProgress, DiskResult, Verify
+from reconciler.errors import TerminalError
+from reconciler.mover.ledger import Chunk, Landed, Ledger, plan
+from reconciler.mover.pool import Stop
+from reconciler.mover.throttle import Throttle
+from reconciler.mover.verify import prove_readback
+from reconciler.mover.zeroes import differing, is_zero, runs
+from reconciler.ports import Clock, DiskReader, DiskWriter
+
+_PATIENCE_S = 0.5  # how long a lane or flusher waits before it looks at the stop again
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the disks of one job share."""
+
+    clock: Clock
+    stop: Stop
+    throttle: Throttle
+    request_bytes: int
+    verify: Verify
+
+
+class DiskCopy:
+    """Takes over reader and writer; `close` closes both. `bell` wakes its flusher.
+
+    Errors: TerminalError TargetChanged for a proven prefix that is not there.
+    """
+
+    def __init__(self, disk: CopyDisk, reader: DiskReader, writer: DiskWriter, job: Job, bell: threading.Event) -> None:
+        if disk.resume_bytes and writer.fresh:
+            text = f"{disk.label}: {disk.resume_bytes} bytes were proven on {disk.target}, but the file is gone; copy from the start"
+            raise TerminalError("TargetChanged", text)
+        if not 0 <= disk.resume_bytes <= disk.capacity_bytes:
+            raise TerminalError("SpecInvalid", f"{disk.label}: resume at {disk.resume_bytes} is outside the disk")
+        self.disk, self.reader, self.writer, self.job, self.bell = disk, reader, writer, job, bell
+        chunks = plan(disk.resume_bytes, disk.capacity_bytes, reader.data_ranges(), job.request_bytes)
+        self.ledger = Ledger(chunks, disk.resume_bytes, disk.capacity_bytes, job.clock)
+        self.started_at = job.clock.monotonic()
+        self.ended_at: float | None = None
+        self.sha256: str | None = None
+
+    @property
+    def handed_out(self) -> bool:
+        return self.ledger.handed_out
+
+    def open_lane(self) -> CopyLane:
+        return CopyLane(self)
+
+    def flush(self, *, force: bool = False) -> None:
+        """Bytes, fdatasync, proof, and only then the watermark. Called by one flusher thread at a time."""
+        if (due := self.ledger.begin_flush(force=force)) is None:
+            return
+        upto, landed = due
+        self.writer.flush()
+        if self.job.verify is not Verify.NONE:
+            prove_readback(self.writer, self.disk.label, landed)
+        self.ledger.prove(upto)
+        if self.ledger.complete:
+            self.ended_at = self.job.clock.monotonic()
+
+    def progress(self, rate_bytes_per_s: float) -> DiskProgress:
+        books = self.ledger
+        return DiskProgress(self.disk.uuid, books.capacity, books.done, books.zeroed, books.watermark, round(rate_bytes_per_s))
+
+    def result(self) -> DiskResult:
+        books, end = self.ledger, self.ended_at or self.job.clock.monotonic()
+        return DiskResult(
+            uuid=self.disk.uuid,
+            done=books.complete,
+            read_bytes=books.read,
+            written_bytes=books.written,
+            zeroed_bytes=books.zeroed,
+            ranges=books.requests,
+            seconds=round(end - self.started_at, 3),
+            reader=self.disk.reader.value,
+            readback="off" if self.job.verify is Verify.NONE else self.writer.readback_mode,
+            sha256=self.sha256,
+        )
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
+class CopyLane:
+    """A connection and a buffer for one disk (a second buffer in compare mode)."""
+
+    def __init__(self, copy: DiskCopy) -> None:
+        self._copy = copy
+        self._reader = copy.reader.clone()
+        self._view = memoryview(bytearray(copy.job.request_bytes))
+        self._target = memoryview(bytearray(copy.job.request_bytes if copy.disk.compare else 0))
+
+    def step(self) -> bool:
+        copy = self._copy
+        chunk = copy.ledger.take(_PATIENCE_S)
+        if chunk is None:
+            return not copy.ledger.handed_out
+        landed = self._clear(chunk) if chunk.zero else self._carry(chunk)
+        if copy.ledger.land(landed):
+            copy.bell.set()
+        return True
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _clear(self, chunk: Chunk) -> Landed:
+        if not self._copy.writer.fresh:
+            self._copy.writer.zero(chunk.offset, chunk.length)
+        return Landed(chunk, 0, chunk.length, None)
+
+    def _carry(self, chunk: Chunk) -> Landed:
+        copy, view = self._copy, self._view[: chunk.length]
+        copy.job.throttle.take(chunk.length)
+        self._reader.read_into(chunk.offset, view)
+        if copy.disk.compare and not copy.writer.fresh:
+            return self._write_differences(chunk, view)
+        crc = None
+        if copy.job.verify is not Verify.NONE and not is_zero(view):
+            crc = zlib.crc32(view)
+        written, zeroed = self._write_runs(chunk.offset, view)
+        return Landed(chunk, written, zeroed, crc)
+
+    def _write_runs(self, offset: int, view: memoryview) -> tuple[int, int]:
+        writer, written, zeroed = self._copy.writer, 0, 0
+        for start, length, zero in runs(view):
+            if not zero:
+                writer.write(offset + start, view[start : start + length])
+                written += length
+                continue
+            zeroed += length
+            if not writer.fresh:
+                writer.zero(offset + start, length)
+        return written, zeroed
+
+    def _write_differences(self, chunk: Chunk, view: memoryview) -> Landed:
+        target, written, zeroed = self._target[: chunk.length], 0, 0
+        self._copy.writer.read_back(chunk.offset, target)
+        for start, length in differing(view, target):
+            more_written, more_zeroed = self._write_runs(chunk.offset + start, view[start : start + length])
+            written, zeroed = written + more_written, zeroed + more_zeroed
+        crc = None if is_zero(view) else zlib.crc32(view)
+        return Landed(chunk, written, zeroed, crc, proven=not (written or zeroed))
+
+
+def run_flusher(copies: Sequence[DiskCopy], job: Job, bell: threading.Event) -> None:
+    """Flush what is due on these disks until all are complete; after a stop once more, so that the watermark says what it can."""
+    while not job.stop.requested and not all(copy.ledger.complete for copy in copies):
+        bell.wait(_PATIENCE_S)
+        bell.clear()
+        for copy in copies:
+            copy.flush()
+    for copy in copies:
+        copy.flush(force=True)

@@ -1,0 +1,170 @@
+"""Composition root of the copy pod: a spec becomes readers and writers, and they run until done, failed or told to end.
+
+What it is: the only place that knows all transports. What it is not: the mover, and nothing here speaks to a cluster or to git.
+Where it stands: commands/worker.py calls `run`; the reconciler reads our lines from the pod's log and the termination message.
+Starts in a tenth of a second: no SDK, no pydantic.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from reconciler.clock import SystemClock
+from reconciler.core.copyspec import EXIT_AGAIN, EXIT_DONE, EXIT_WRONG, CopyDisk, CopyResult, CopySpec, Reader, Verify
+from reconciler.errors import ReconcilerError, RetryableError, UserError
+from reconciler.mover.copy import DiskCopy, Job, run_flusher
+from reconciler.mover.local import open_target
+from reconciler.mover.pool import Pool, Stop
+from reconciler.mover.report import Reporter
+from reconciler.mover.throttle import Throttle
+from reconciler.mover.verify import SourceCheck
+from reconciler.ports import Clock, DiskReader
+from reconciler.wire.auth import FileAuth
+from reconciler.wire.http import HttpRangeReader
+
+log = logging.getLogger(__name__)
+
+_FLUSHERS = 4
+_LANES = 16
+_BUFFER_BUDGET_BYTES = 32 << 20  # of all lanes; compare and the second read need it twice. The pod's limit is 128 MiB
+_TICK_S = 0.2
+_GRACE_S = 10.0  # for the last flush; Kubernetes kills 30 s after SIGTERM
+
+
+class StoppableClock:
+    """The system's clock, but a stop ends every sleep: backoff and bandwidth limit must not outlive SIGTERM."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._clock = SystemClock()
+        self._stop = stop
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise RetryableError("Stopped", "the copy was told to end")
+
+    def new_id(self) -> str:
+        return self._clock.new_id()
+
+    def jitter(self) -> float:
+        return self._clock.jitter()
+
+
+def run(spec: CopySpec) -> int:
+    """Copy all disks of `spec`. Returns 0, 65 (spec, disk or target is wrong: no retry) or 75 (try again)."""
+    os.umask(0o007)
+    stop = Stop()
+    clock = StoppableClock(stop)
+    auth = FileAuth(Path(spec.credentials_dir))
+    reporter = Reporter(Path(spec.termination_file), auth.secrets, clock)
+    copies: list[DiskCopy] = []
+    with _sigterm(stop), ExitStack() as stack:
+        try:
+            job = Job(clock, stop, Throttle(spec.bandwidth_bytes_per_s, clock), _request_bytes(spec), spec.verify)
+            bells = [threading.Event() for _ in range(min(_FLUSHERS, len(spec.disks)))]
+            for at, disk in enumerate(spec.disks):
+                copies.append(_open(disk, spec, auth, job, bells[at % len(bells)]))
+                stack.callback(copies[-1].close)
+            _run_phase(_copy_pool(copies, job, bells, spec.connections), copies, stop, reporter)
+            if spec.verify is Verify.SOURCE and not stop.requested:
+                _check_source(copies, job, spec.connections, reporter)
+        except Exception as err:  # the process's boundary: every end has a result line and an exit code
+            stop.request(err)
+        reporter.finish(_result(copies, stop.error))
+        if stop.error is not None and not isinstance(stop.error, ReconcilerError):
+            log.error("copy failed", exc_info=stop.error)
+        return _exit_code(stop.error)
+
+
+def _open(disk: CopyDisk, spec: CopySpec, auth: FileAuth, job: Job, bell: threading.Event) -> DiskCopy:
+    reader = _reader(disk, spec, auth, job.clock)
+    writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block)
+    try:
+        return DiskCopy(disk, reader, writer, job, bell)
+    except BaseException:
+        writer.close()
+        raise
+
+
+def _reader(disk: CopyDisk, spec: CopySpec, auth: FileAuth, clock: Clock) -> DiskReader:
+    if disk.reader is Reader.HTTP_RANGE:
+        return HttpRangeReader.open(disk.url, disk.capacity_bytes, spec.tls, auth, clock)
+    raise UserError(
+        "ReaderUnknown", f"{disk.label}: this worker has no reader {disk.reader.value!r}; use the image of the reconciler's version"
+    )
+
+
+def _request_bytes(spec: CopySpec) -> int:
+    """Within the memory budget, and a multiple of 64 KiB."""
+    return max(64 << 10, min(spec.request_bytes, _BUFFER_BUDGET_BYTES // _lanes(spec.connections)) >> 16 << 16)
+
+
+def _lanes(connections: int) -> int:
+    return max(1, min(connections, _LANES))
+
+
+def _copy_pool(copies: Sequence[DiskCopy], job: Job, bells: Sequence[threading.Event], connections: int) -> Pool:
+    flushers = [partial(run_flusher, copies[at :: len(bells)], job, bell) for at, bell in enumerate(bells)]
+    return Pool(copies, _lanes(connections), job.stop, flushers)
+
+
+def _check_source(copies: Sequence[DiskCopy], job: Job, connections: int, reporter: Reporter) -> None:
+    checks = [SourceCheck(c.disk, c.reader, c.writer, job.throttle, job.stop, job.request_bytes) for c in copies]
+    _run_phase(Pool(checks, _lanes(connections), job.stop), copies, job.stop, reporter)
+    for copy, check in zip(copies, checks, strict=True):
+        copy.sha256 = check.sha256
+
+
+def _run_phase(pool: Pool, copies: Sequence[DiskCopy], stop: Stop, reporter: Reporter) -> None:
+    """Print progress until the pool has ended; after a stop, give it a grace and leave what hangs behind."""
+    pool.start()
+    while not pool.wait(_TICK_S) and not stop.requested:
+        reporter.tick(copies)
+    grace = int(_GRACE_S / _TICK_S)
+    while grace and not pool.wait(_TICK_S):
+        grace -= 1
+    reporter.tick(copies, force=True)
+
+
+def _result(copies: Sequence[DiskCopy], error: BaseException | None) -> CopyResult:
+    disks = tuple(copy.result() for copy in copies)
+    if error is None:
+        return CopyResult(disks)
+    if isinstance(error, ReconcilerError):
+        return CopyResult(disks, error.message, error.reason)
+    return CopyResult(disks, f"{type(error).__name__}: {error}", "InternalError")
+
+
+def _exit_code(error: BaseException | None) -> int:
+    if error is None:
+        return EXIT_DONE
+    if isinstance(error, ReconcilerError) and not isinstance(error, RetryableError):
+        return EXIT_WRONG
+    return EXIT_AGAIN
+
+
+@contextmanager
+def _sigterm(stop: Stop) -> Iterator[None]:
+    def request(signum: int, frame: FrameType | None) -> None:
+        stop.request(RetryableError("Stopped", f"the pod was told to end ({signal.Signals(signum).name})"))
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
