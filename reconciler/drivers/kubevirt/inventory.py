@@ -1,0 +1,127 @@
+"""One bulk read of a target site: a fixed number of lists per cluster and per namespace, never one call per object.
+
+What it is: which lists, and how they join into core.target.TargetInventory. What it is not: the meaning of one object (parse.py).
+A list that fails fails the whole read (safety 11). Only kinds whose absence is an answer may be missing: Multus, CDI, instance types.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler.core.inventory import SiteInfo
+from reconciler.core.target import Binder, Job, StorageClass, TargetInventory, TargetVm, Volume
+from reconciler.drivers.kubevirt import failures, labels, parse, reasons, writers
+from reconciler.drivers.kubevirt import resources as kinds
+from reconciler.drivers.kubevirt.api import Api
+from reconciler.drivers.kubevirt.labels import Obj
+from reconciler.drivers.kubevirt.resources import Resource
+from reconciler.errors import RetryableError
+
+_WARNINGS = {"fieldSelector": "type=Warning"}
+_CDI_CONFIG = "config"  # the only CDIConfig there ever is
+_JOB_NAME = "batch.kubernetes.io/job-name"
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """One namespace, raw. Filled in the order of the fields: a Job before its pods, a machine before its instance."""
+
+    claims: Sequence[Obj]
+    jobs: Sequence[Obj]
+    pods: Sequence[Obj]
+    events: Sequence[Obj]
+    machines: Sequence[Obj]
+    instances: Sequence[Obj]
+
+
+def read(api: Api, site: SiteInfo, namespaces: Sequence[str]) -> TargetInventory:
+    """Errors: RetryableError for any list that failed, KubeVirtMissing among them."""
+    lists = [_read_lists(api, name) for name in sorted(set(namespaces))]
+    # After the pods: a node that joins in between must not look deleted, which would fence the pods on it (safety 4).
+    nodes = {node["metadata"]["name"]: node for node in api.list(kinds.NODES)}
+    classes = _storage_classes(api)
+    waiting = frozenset(c.name for c in classes if c.waits_for_consumer)
+    return TargetInventory(
+        site=site,
+        namespaces=frozenset(item["metadata"]["name"] for item in api.list(kinds.NAMESPACES)),
+        storage_classes=classes,
+        networks=frozenset(_full_names(_list_if_installed(api, kinds.ATTACHMENTS))),
+        volumes=tuple(volume for part in lists for volume in _volumes(part, nodes, waiting)),
+        jobs=tuple(job for part in lists for job in _jobs(part)),
+        binders=tuple(binder for part in lists for binder in _binders(part)),
+        vms=tuple(vm for part in lists for vm in _machines(part)),
+        instance_types=_instance_types(api),
+    )
+
+
+def _read_lists(api: Api, namespace: str) -> _Lists:
+    claims, jobs, pods = (api.list(kind, namespace) for kind in (kinds.VOLUMES, kinds.JOBS, kinds.PODS))
+    events = api.list(kinds.EVENTS, namespace, _WARNINGS)
+    try:
+        machines, instances = (api.list(kind, namespace) for kind in (kinds.MACHINES, kinds.INSTANCES))
+    except failures.NotFound as err:
+        raise RetryableError("KubeVirtMissing", f"{api.site} does not serve kubevirt.io/v1; install KubeVirt there") from err
+    return _Lists(claims, jobs, pods, events, machines, instances)
+
+
+def _volumes(lists: _Lists, nodes: Mapping[str, Obj], waiting: frozenset[str]) -> Iterable[Volume]:
+    using = writers.by_claim(lists.pods, nodes)
+    events = reasons.by_uid(lists.events)
+    for claim in lists.claims:
+        metadata = claim["metadata"]
+        waits = (claim["spec"].get("storageClassName") or "") in waiting
+        yield parse.volume(claim, using.get(metadata["name"], ()), events.get(metadata["uid"], ()), waits)
+
+
+def _jobs(lists: _Lists) -> Iterable[Job]:
+    by_job: defaultdict[str, list[Obj]] = defaultdict(list)
+    for pod in lists.pods:
+        for owner in pod["metadata"].get("ownerReferences") or []:
+            by_job[owner["uid"]].append(pod)
+    events = reasons.by_uid(lists.events)
+    return (parse.job(job, by_job[job["metadata"]["uid"]], events) for job in lists.jobs if _has_role(job, labels.ROLE_IMPORTER))
+
+
+def _binders(lists: _Lists) -> Iterable[Binder]:
+    events = reasons.by_uid(lists.events)
+    return (parse.binder(pod, events) for pod in lists.pods if _has_role(pod, labels.ROLE_BINDER))
+
+
+def _has_role(obj: Obj, role: str) -> bool:
+    return labels.is_managed(obj) and labels.labels_of(obj).get(labels.ROLE) == role
+
+
+def _machines(lists: _Lists) -> Iterable[TargetVm]:
+    instances = {instance["metadata"]["name"]: instance for instance in lists.instances}
+    return (parse.target_vm(vm, instances.get(vm["metadata"]["name"])) for vm in lists.machines)
+
+
+def _storage_classes(api: Api) -> tuple[StorageClass, ...]:
+    found = api.list(kinds.STORAGE_CLASSES)
+    profiles = {profile["metadata"]["name"]: profile for profile in _list_if_installed(api, kinds.STORAGE_PROFILES)}
+    config = api.find(kinds.CDI_CONFIGS, None, _CDI_CONFIG)
+    overhead = ((config.get("status") or {}).get("filesystemOverhead") or {}) if config is not None else None
+    return tuple(parse.storage_class(item, profiles.get(item["metadata"]["name"]), overhead) for item in found)
+
+
+def _instance_types(api: Api) -> frozenset[str]:
+    everywhere = (f"/{item['metadata']['name']}" for item in _list_if_installed(api, kinds.CLUSTER_INSTANCE_TYPES))
+    return frozenset(everywhere) | frozenset(_full_names(_list_if_installed(api, kinds.INSTANCE_TYPES)))
+
+
+def _full_names(items: Iterable[Obj]) -> Iterable[str]:
+    return (f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in items)
+
+
+def _list_if_installed(api: Api, resource: Resource) -> Sequence[Obj]:
+    """A 404 on a collection means that the kind is not installed; that is an answer, unlike a 403."""
+    try:
+        return api.list(resource)
+    except failures.NotFound:
+        return ()
+
+
+def read_pods_of_job(api: Api, namespace: str, job: str) -> Sequence[Obj]:
+    return api.list(kinds.PODS, namespace, {"labelSelector": f"{_JOB_NAME}={job}"})

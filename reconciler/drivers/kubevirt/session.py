@@ -1,0 +1,111 @@
+"""Provider and Secret -> a connected target driver: where the cluster is, how it is trusted, and with which credentials.
+
+What it is: the one place that turns a Provider into the SDK's configuration. What it is not: requests (api.py) or fault mapping
+(failures.py). Connecting sends nothing; the first read does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import urllib3
+import yaml
+from kubernetes.client.api_client import ApiClient
+from kubernetes.client.configuration import Configuration
+
+from reconciler import __version__
+from reconciler.core.desired import ProviderSpec
+from reconciler.core.model import Secret
+from reconciler.drivers.kubevirt.api import Api, Hide
+from reconciler.drivers.kubevirt.options import TargetSettings
+from reconciler.drivers.kubevirt.target import KubeVirtTarget
+from reconciler.errors import TerminalError
+from reconciler.ports import Clock, TargetDriver
+
+log = logging.getLogger(__name__)
+
+
+def connect(
+    provider: ProviderSpec,
+    secret: Mapping[str, Secret] | None,
+    *,
+    kubeconfig: Path | None,
+    settings: TargetSettings,
+    clock: Clock,
+) -> TargetDriver:
+    """Empty url: this cluster, by `kubeconfig` if given, else by the pod's service account. Else url and token of the Secret.
+
+    Errors: TerminalError AuthFailed, InvalidSecret, InvalidUrl, naming the Provider.
+    """
+    configuration = Configuration()
+    # A lost reply may hide an effect, and a hang would be paid three times: the loop above us decides on a second try.
+    configuration.retries = False
+    if provider.url:
+        _from_provider(configuration, provider, secret or {})
+    elif kubeconfig is not None:
+        _from_kubeconfig(configuration, provider, kubeconfig)
+    else:
+        _from_pod(configuration, provider)
+    if not configuration.verify_ssl:
+        log.warning("the certificate of this cluster is not verified", extra={"provider": str(provider.ref)})
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    client = ApiClient(configuration)
+    client.user_agent = f"reconciler/{__version__}"
+    hide = _hider([*configuration.api_key.values(), configuration.password or ""])
+    return KubeVirtTarget(Api(client, settings, clock, hide), settings)
+
+
+def _from_provider(configuration: Configuration, provider: ProviderSpec, secret: Mapping[str, Secret]) -> None:
+    if not provider.url.startswith("https://"):
+        raise TerminalError("InvalidUrl", f"Provider {provider.ref}: the url of a cluster must begin with https://, not {provider.url!r}")
+    token = secret["token"].reveal().strip() if "token" in secret else ""
+    if not token:
+        raise TerminalError("AuthFailed", f"Provider {provider.ref}: its Secret has no `token`; put a service account's token there")
+    configuration.host = provider.url.rstrip("/")
+    configuration.api_key["BearerToken"] = f"Bearer {token}"
+    configuration.verify_ssl = not _insecure(provider, secret)
+    ca = next((secret[key].reveal() for key in ("ca.crt", "cacert") if key in secret), "")
+    if ca.strip():
+        configuration.ca_cert_data = ca
+
+
+def _insecure(provider: ProviderSpec, secret: Mapping[str, Secret]) -> bool:
+    """Only "true" itself switches verification off; a typing error must not."""
+    text = secret["insecureSkipVerify"].reveal().strip() if "insecureSkipVerify" in secret else "false"
+    if text not in ("true", "false", ""):
+        raise TerminalError("InvalidSecret", f'Provider {provider.ref}: insecureSkipVerify must be "true" or "false"')
+    return text == "true"
+
+
+def _from_kubeconfig(configuration: Configuration, provider: ProviderSpec, path: Path) -> None:
+    from kubernetes.config import ConfigException, load_kube_config
+
+    try:
+        load_kube_config(config_file=str(path), client_configuration=configuration, persist_config=False)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError, yaml.YAMLError) as err:
+        raise TerminalError("AuthFailed", f"Provider {provider.ref}: the kubeconfig {path} cannot be used: {err}") from err
+
+
+def _from_pod(configuration: Configuration, provider: ProviderSpec) -> None:
+    from kubernetes.config import ConfigException, load_incluster_config
+
+    try:
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except ConfigException as err:
+        remedy = "run in a pod with a service account, give --kubeconfig, or set the Provider's url and token"
+        raise TerminalError("AuthFailed", f"Provider {provider.ref} means this cluster, but there is no way in: {err}; {remedy}") from err
+
+
+def _hider(texts: Iterable[str]) -> Hide:
+    """Takes our credentials out of a text. Words of a few letters stay: no token is that short, and hiding them would garble messages."""
+    words = {word for text in texts for word in (text, *text.split()) if len(word) >= 8 and word.lower() != "bearer"}
+    ordered = sorted(words, key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for word in ordered:
+            text = text.replace(word, "***")
+        return text
+
+    return hide
