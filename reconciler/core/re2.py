@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 
 MAX_PATTERN = 200
+MAX_REPEATS = 4  # together with MAX_TEXT: the worst pattern takes a second or two, not hours
+MAX_TEXT = 128
 _POSIX = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
@@ -34,6 +36,8 @@ class PatternError(ValueError):
 
 def replace_all(pattern: str, text: str, replacement: str) -> str:
     """Errors: PatternError. An empty match right behind the previous match does not count, as in Go."""
+    if len(text) > MAX_TEXT:
+        raise PatternError(f"the text is longer than {MAX_TEXT} characters")
     compiled = _compile(pattern)
     out, at, last_end = [], 0, -1
     for match in compiled.finditer(text):
@@ -116,8 +120,8 @@ def _refuse_runaway(tokens: list[str]) -> None:
             unbounded += 1
         if token != "?":
             closed = False
-    if unbounded > 6:
-        raise PatternError("more than 6 repeats in one pattern are not available")
+    if unbounded > MAX_REPEATS:
+        raise PatternError(f"more than {MAX_REPEATS} repeats in one pattern are not available")
 
 
 def _expand(replacement: str, match: re.Match[str]) -> str:

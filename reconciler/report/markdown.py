@@ -1,0 +1,251 @@
+"""README.md of the status branch: what a person sees who opens it in GitHub or GitLab.
+
+What it is: pure, records in, Markdown out; the same records give the same bytes, and no text changes by the mere passing of time.
+What it is not: the memory; the files under runs/, claims/ and status/ are. Everything from a source is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from reconciler.core.desired import Problem, Severity
+from reconciler.core.model import ObjectRef
+from reconciler.core.record import Records, VmRecord
+from reconciler.report.escape import clean, link
+from reconciler.report.escape import markdown as safe
+from reconciler.report.words import (
+    Standing,
+    blockers,
+    copied,
+    counts,
+    doing,
+    downtime,
+    duration,
+    plural,
+    ready,
+    runs_of,
+    since,
+    size,
+    standing,
+    trouble,
+    vm_name,
+    vms_of,
+    when,
+)
+
+_OPEN_ROWS = 25  # up to here a plan shows every VM; beyond, those that went well or wait are folded
+_URGENT_ROWS = 200
+_NOTE = 160
+_SYMBOL = {
+    Standing.FAILED: "❌",
+    Standing.HELD: "⚠️",
+    Standing.UNDOING: "↩️",
+    Standing.CANCELED: "🚫",
+    Standing.RUNNING: "🔄",
+    Standing.WAITING: "🕓",
+    Standing.SUCCEEDED: "✅",
+}
+_FOLDED = (Standing.WAITING, Standing.SUCCEEDED)
+
+
+def render_readme(records: Records, problems: Sequence[Problem] = ()) -> str:
+    plans = _plans(records)
+    blocks = [
+        "# Virtual machine migrations",
+        "The reconciler writes this branch; edits here are lost. What should happen stands in the manifests of the desired branch, "
+        "the story of one VM in the history of its file under `runs/`.",
+        _summary(records, plans),
+        *_attention(records, problems, plans),
+    ]
+    started = [p for p in plans if vms_of(records, p)]
+    for plan in started:
+        blocks += _plan(records, plan)
+    blocks += _other_plans(records, [p for p in plans if p not in started])
+    blocks += _providers(records)
+    return "\n\n".join(b for b in blocks if b) + "\n"
+
+
+# ---- top ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _plans(records: Records) -> list[ObjectRef]:
+    """Running ones first, then those not started, then finished ones; by name within."""
+    named = {ref for kind, ref in records.statuses if kind == "Plan"} | {r.plan for r in records.runs.values()}
+
+    def order(plan: ObjectRef) -> tuple[int, ObjectRef]:
+        runs = runs_of(records, plan)
+        return (0 if any(not r.completed for r in runs) else 2 if runs else 1, plan)
+
+    return sorted(named, key=order)
+
+
+def _summary(records: Records, plans: Sequence[ObjectRef]) -> str:
+    vms = [vm for plan in plans for vm in vms_of(records, plan)]
+    if not vms:
+        return f"**{plural(len(plans), 'plan')}**, no migration has begun." if plans else "**No plan yet.**"
+    done = sum(copied(vm).done_bytes for vm in vms)
+    total = sum(copied(vm).total_bytes for vm in vms)
+    return f"**{plural(len(vms), 'VM')} in {plural(len({vm.plan for vm in vms}), 'plan')}:** {counts(vms)}. {size(done)} of {size(total)} copied."
+
+
+def _attention(records: Records, problems: Sequence[Problem], plans: Sequence[ObjectRef]) -> Iterator[str]:
+    """What a person must look at, in one list; nothing at all when all is well."""
+    lines = [
+        f"- {_SYMBOL[standing(vm)]} {_vm_link(vm)} in plan {safe(plan.name)}: {_trouble_text(vm, 400)}"
+        for plan in plans
+        for vm in vms_of(records, plan)
+        if standing(vm) in (Standing.FAILED, Standing.HELD, Standing.UNDOING)
+    ]
+    for problem in sorted(problems, key=lambda p: (p.severity is not Severity.ERROR, p.place.path, p.place.line)):
+        symbol = "❌" if problem.severity is Severity.ERROR else "⚠️"
+        hint = f" *{safe(problem.hint, _NOTE)}*" if problem.hint else ""
+        lines.append(f"- {symbol} {_place(problem)} {safe(problem.message, 400)}{hint}")
+    for (kind, ref), status in sorted(records.statuses.items(), key=lambda item: item[0]):
+        for condition in blockers(status.conditions):
+            lines.append(f"- ⚠️ {safe(kind)} {safe(ref.name)}: {safe(condition.message or condition.type, 400)} ({safe(condition.type)})")
+    if not lines:
+        return
+    yield "## Needs attention"
+    yield "\n".join(lines[:_OPEN_ROWS])
+    if len(lines) > _OPEN_ROWS:
+        yield _details(f"{len(lines) - _OPEN_ROWS:,} more", "\n".join(lines[_OPEN_ROWS : _OPEN_ROWS + _URGENT_ROWS]))
+
+
+def _place(problem: Problem) -> str:
+    """file:line as code; a backtick cannot be escaped inside a code span."""
+    return f"`{clean(f'{problem.place.path}:{problem.place.line}').replace('`', '?')}`"
+
+
+# ---- one plan -------------------------------------------------------------------------------------------------------------------------
+
+
+def _plan(records: Records, plan: ObjectRef) -> Iterator[str]:
+    vms = vms_of(records, plan)
+    runs = runs_of(records, plan)
+    archived = " (archived)" if plan in records.archived else ""
+    yield f"## {safe(plan.name)}{archived}"
+    newest = runs[0]
+    where = f"{safe(newest.source.name)} → {safe(newest.destination.name)}"
+    yield f"{counts(vms).capitalize()}. {newest.mode.capitalize()}, {where}, began {when(runs[-1].started)}."
+    if len(vms) <= _OPEN_ROWS:
+        yield _vm_table(vms)
+    else:
+        yield from _long_plan(vms)
+    yield _run_table(records, plan)
+
+
+def _long_plan(vms: Sequence[VmRecord]) -> Iterator[str]:
+    urgent = [vm for vm in vms if standing(vm) not in _FOLDED]
+    urgent.sort(key=lambda vm: standing(vm))
+    if urgent:
+        yield _vm_table(urgent[:_URGENT_ROWS])
+    if len(urgent) > _URGENT_ROWS:
+        yield _details(f"{len(urgent) - _URGENT_ROWS:,} more running", _vm_table(urgent[_URGENT_ROWS:]))
+    for state in _FOLDED:
+        some = [vm for vm in vms if standing(vm) is state]
+        if some:
+            yield _details(f"{_SYMBOL[state]} {len(some):,} {state.words}", _vm_table(some))
+
+
+def _vm_table(vms: Iterable[VmRecord]) -> str:
+    rows = [_vm_row(vm) for vm in vms]
+    return _table(("VM", "State", "Disks", "Copied", "Downtime", "Since", "Note"), rows, right=(2, 3))
+
+
+def _vm_row(vm: VmRecord) -> tuple[str, ...]:
+    share = copied(vm)
+    marked = sum(1 for d in vm.disks if d.marked)
+    disks = len(vm.frozen.disks) if vm.frozen else 0
+    complete = share.done_bytes >= share.total_bytes
+    amount = size(share.total_bytes) if complete else f"{size(share.done_bytes)} of {size(share.total_bytes)}"
+    return (
+        _vm_link(vm),
+        f"{_SYMBOL[standing(vm)]} {safe(doing(vm))}",
+        (str(disks) if marked in (0, disks) else f"{marked} of {disks}") if disks else "",
+        amount if share.done_bytes else "",
+        _downtime_text(vm),
+        when(since(vm)),
+        _trouble_text(vm, _NOTE) if standing(vm) is not Standing.SUCCEEDED else _new_name(vm),
+    )
+
+
+def _vm_link(vm: VmRecord) -> str:
+    path = f"runs/{vm.run.namespace}/{vm.run.name}/vms/{vm.slug}.yaml"
+    return f"[{safe(vm_name(vm), 60)}]({link(path)})"
+
+
+def _new_name(vm: VmRecord) -> str:
+    new = vm.new_name or (vm.frozen.name if vm.frozen else "")
+    return f"now {safe(new)}" if new and new != vm_name(vm) else ""
+
+
+def _downtime_text(vm: VmRecord) -> str:
+    down = downtime(vm)
+    if down is None:
+        return ""
+    return duration(down.seconds) if down.seconds is not None else f"off since {down.since:%H:%M} UTC"
+
+
+def _trouble_text(vm: VmRecord, limit: int) -> str:
+    return safe(trouble(vm), limit)
+
+
+def _run_table(records: Records, plan: ObjectRef) -> str:
+    rows = [
+        (
+            f"[{safe(run.run.name)}]({link(f'runs/{run.run.namespace}/{run.run.name}/run.yaml')})",
+            counts(vm for slug in run.vms if (vm := records.vms.get((run.run, slug)))),
+            f"`{clean(run.revision)[:12].replace('`', '')}`",
+            when(run.started),
+            _ended(run.started, run.completed),
+        )
+        for run in runs_of(records, plan)
+    ]
+    return _details(plural(len(rows), "run"), _table(("Migration", "VMs", "Manifests at", "Began", "Ended"), rows))
+
+
+def _ended(started: datetime, completed: datetime | None) -> str:
+    return f"{when(completed)} ({duration((completed - started).total_seconds())})" if completed else "running"
+
+
+# ---- the rest -------------------------------------------------------------------------------------------------------------------------
+
+
+def _other_plans(records: Records, plans: Sequence[ObjectRef]) -> Iterator[str]:
+    if not plans:
+        return
+    rows = []
+    for plan in plans:
+        status = records.statuses[("Plan", plan)]
+        why = "; ".join(c.message or c.type for c in blockers(status.conditions))
+        state = "archived" if plan in records.archived else "✅ ready" if ready(status.conditions) else "❌ not ready"
+        rows.append((safe(plan.name), state, safe(why, _NOTE)))
+    yield "## Plans not started"
+    yield "A Migration manifest starts a plan that is ready."
+    yield _table(("Plan", "State", "Why"), rows)
+
+
+def _providers(records: Records) -> Iterator[str]:
+    rows = []
+    for (kind, ref), status in sorted(records.statuses.items(), key=lambda item: item[0]):
+        if kind != "Provider":
+            continue
+        why = "; ".join(c.message or c.type for c in blockers(status.conditions))
+        rows.append((safe(ref.name), "✅ ready" if ready(status.conditions) else "❌ not ready", safe(why, _NOTE)))
+    if rows:
+        yield "## Providers"
+        yield _table(("Provider", "State", "Why"), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """A column that is empty in every row is left out."""
+    body = list(rows)
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in body)]
+    lines = [[head[i] for i in kept], ["---:" if i in right else "---" for i in kept], *([row[i] for i in kept] for row in body)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _details(title: str, body: str) -> str:
+    """`title` is HTML. Blank lines around the body: without them neither GitHub nor GitLab reads it as Markdown."""
+    return f"<details>\n<summary>{title}</summary>\n\n{body}\n\n</details>"

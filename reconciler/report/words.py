@@ -1,0 +1,261 @@
+"""Records in plain words: what a VM is doing, how far it is, how long it was down. Shared by every report.
+
+What it is: pure functions from core/record values to short texts and numbers. What it is not: layout or escaping. Phases are texts; one
+that is not known here is said by splitting its name into words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+
+from reconciler.core.model import Milestone, ObjectRef, Result
+from reconciler.core.record import Category, Condition, Intent, IntentKind, Records, RunRecord, VmRecord
+
+MIB = 1024 * 1024
+
+_PHASES = {
+    "": "waiting",
+    "Pending": "waiting for its turn",
+    "Started": "starting",
+    "Claim": "claiming",
+    "Reserve": "reserving the target",
+    "ReserveNamespace": "preparing the namespace",
+    "CreateDataVolumes": "creating target disks",
+    "BindVolumes": "binding target disks",
+    "ReserveVM": "reserving the target VM",
+    "ReleaseBinder": "target disks bound",
+    "PowerOff": "shutting down the source",
+    "PowerOffSource": "shutting down the source",
+    "ProveOff": "proving the source off",
+    "ProveSourceOff": "proving the source off",
+    "CopyDisks": "copying",
+    "HandOver": "handing over",
+    "StartTarget": "starting the target",
+    "Release": "tidying up",
+    "Completed": "finishing",
+    "Unwind": "giving back",
+    "StopWriters": "stopping the copy",
+    "DirtyMarks": "marking copies as stale",
+    "PowerOnSource": "powering the source on again",
+    "WatchGuest": "watching the guest after giving it back",
+    "DeleteTarget": "deleting target disks",
+}
+_COPYING = frozenset({"CopyDisks"})
+_DISK_STEPS = frozenset({"DiskTransfer", "Cutover", "DiskTransferV2v"})
+
+
+class Standing(IntEnum):
+    """How a VM stands, most urgent first: the order in which people want to read."""
+
+    FAILED = 0
+    HELD = 1
+    UNDOING = 2
+    CANCELED = 3
+    RUNNING = 4
+    WAITING = 5
+    SUCCEEDED = 6
+
+    @property
+    def words(self) -> str:
+        return "giving back" if self is Standing.UNDOING else self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    done_bytes: int
+    total_bytes: int
+
+    @property
+    def percent(self) -> int:
+        """Whole percent, never 100 before the last byte."""
+        return min(self.done_bytes * 100 // self.total_bytes, 100) if self.total_bytes else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Downtime:
+    """The source is off by our act since `since`; `seconds` once the target (or the source again) was started."""
+
+    since: datetime
+    seconds: float | None
+
+
+# ---- numbers and times ----------------------------------------------------------------------------------------------------------------
+
+
+def size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 or value == int(value) else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+def duration(seconds: float) -> str:
+    if 0 < seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    hours, minutes = divmod(whole // 60, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
+
+
+def when(at: datetime | None) -> str:
+    """A fixed moment, in UTC; never `5 minutes ago`, which would change by itself."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else ""
+
+
+def plural(count: int, one: str) -> str:
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
+
+
+# ---- one VM ---------------------------------------------------------------------------------------------------------------------------
+
+
+def phase_words(phase: str) -> str:
+    """`CopyDisks` -> copying; a phase that is unknown here -> its name as words."""
+    known = _PHASES.get(phase)
+    return known if known is not None else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", phase).lower()
+
+
+def vm_name(vm: VmRecord) -> str:
+    return vm.name or (vm.source.name if vm.source else "") or vm.wanted or vm.id or vm.slug
+
+
+def blockers(conditions: Iterable[Condition]) -> list[Condition]:
+    return [c for c in conditions if c.status and c.category in (Category.CRITICAL, Category.ERROR)]
+
+
+def standing(vm: VmRecord) -> Standing:
+    match vm.result:
+        case Result.SUCCEEDED:
+            return Standing.SUCCEEDED
+        case Result.FAILED:
+            return Standing.FAILED
+        case Result.CANCELED:
+            return Standing.CANCELED
+    if vm.unwinding:
+        return Standing.UNDOING
+    if blockers(vm.conditions):
+        return Standing.HELD
+    return Standing.WAITING if vm.phase in ("", "Pending") else Standing.RUNNING
+
+
+def copied(vm: VmRecord) -> Copied:
+    """Bytes of all disks dealt with, out of all. From the disk steps of the pipeline (MiB), else from marks and watermarks."""
+    disks = vm.frozen.disks if vm.frozen else ()
+    total = sum(d.capacity_bytes for d in disks)
+    records = {d.uuid: d for d in vm.disks}
+    proven = 0
+    for disk in disks:
+        record = records.get(disk.uuid)
+        if record:
+            proven += disk.capacity_bytes if record.marked else min(record.watermark_bytes, disk.capacity_bytes)
+    if vm.milestone.order >= Milestone.HANDED_OVER.order:
+        return Copied(total, total)
+    seen = max((s.progress.completed * MIB for s in vm.pipeline if s.name in _DISK_STEPS and s.progress.total > 1), default=0)
+    return Copied(min(max(proven, seen), total), total)
+
+
+def downtime(vm: VmRecord) -> Downtime | None:
+    """None when we did not switch the source off (it was off already, or it has not come to that)."""
+    off = [i for i in vm.intents if i.kind is IntentKind.POWER_OFF_SOURCE and i.done_at]
+    if not off or not vm.was_on:
+        return None
+    since = off[-1].declared_at
+    back = (IntentKind.START_TARGET, IntentKind.POWER_ON_SOURCE)
+    ends = [i.done_at for i in vm.intents if i.kind in back and i.done_at and i.done_at >= since]
+    return Downtime(since, (min(ends) - since).total_seconds() if ends else None)
+
+
+def doing(vm: VmRecord) -> str:
+    """What the VM is doing, in a few words: `copying 45 %`, `failed`, `waiting for its turn`."""
+    stands = standing(vm)
+    if stands in (Standing.RUNNING, Standing.WAITING):
+        share = copied(vm)
+        done = f" {share.percent} %" if vm.phase in _COPYING and share.total_bytes else ""
+        return phase_words(vm.phase) + done
+    if stands is Standing.HELD:
+        return f"held ({blockers(vm.conditions)[0].type})"
+    if stands is Standing.UNDOING:
+        return f"giving back ({phase_words(vm.phase)})" if vm.phase and vm.phase != "Unwind" else "giving back"
+    return stands.words
+
+
+def trouble(vm: VmRecord) -> str:
+    """Why it failed, is held, or waits; empty when all is well."""
+    if vm.error:
+        return f"{vm.error.reason}: {vm.error.message}" if vm.error.message else vm.error.reason
+    blocking = blockers(vm.conditions)
+    if blocking:
+        return "; ".join(f"{c.type}: {c.message}" if c.message else c.type for c in blocking)
+    warnings = [c for c in vm.conditions if c.status and c.category is Category.WARN]
+    if warnings and not vm.result:
+        return "; ".join(f"{c.reason or c.type}: {c.message}" if c.message else c.type for c in warnings)
+    return "" if vm.result is Result.SUCCEEDED else vm.message
+
+
+def since(vm: VmRecord) -> datetime | None:
+    """When it began what it is doing now, or ended."""
+    if vm.completed:
+        return vm.completed
+    return vm.phases[-1].started if vm.phases else vm.started
+
+
+def intent_words(intent: Intent) -> str:
+    """The act as an infinitive."""
+    return {
+        IntentKind.POWER_OFF_SOURCE: "shut down the source guest",
+        IntentKind.POWER_ON_SOURCE: "power the source on again",
+        IntentKind.START_TARGET: "start the target",
+        IntentKind.DELETE_TARGET: "delete the target's disks",
+    }.get(intent.kind, str(intent.kind))
+
+
+def intent_done_words(intent: Intent) -> str:
+    return {
+        IntentKind.POWER_OFF_SOURCE: "source guest told to shut down",
+        IntentKind.POWER_ON_SOURCE: "source powered on again",
+        IntentKind.START_TARGET: "target started",
+        IntentKind.DELETE_TARGET: "target's disks deleted",
+    }.get(intent.kind, f"{intent.kind} done")
+
+
+# ---- plans ----------------------------------------------------------------------------------------------------------------------------
+
+
+def runs_of(records: Records, plan: ObjectRef) -> list[RunRecord]:
+    """Newest first."""
+    return sorted((r for r in records.runs.values() if r.plan == plan), key=lambda r: (r.started, r.run), reverse=True)
+
+
+def vms_of(records: Records, plan: ObjectRef) -> list[VmRecord]:
+    """The newest record of each VM of a plan, in the order of the runs."""
+    chosen: dict[str, VmRecord] = {}
+    for run in runs_of(records, plan):
+        for slug in run.vms:
+            vm = records.vms.get((run.run, slug))
+            if vm is not None:
+                chosen.setdefault(vm.source.uuid if vm.source else vm.id or vm.wanted, vm)
+    return list(chosen.values())
+
+
+def counts(vms: Iterable[VmRecord]) -> str:
+    """`3 succeeded, 1 failed, 2 running`, most urgent first."""
+    tally: dict[Standing, int] = {}
+    for vm in vms:
+        tally[standing(vm)] = tally.get(standing(vm), 0) + 1
+    return ", ".join(f"{tally[s]:,} {s.words}" for s in sorted(tally))
+
+
+def ready(conditions: Iterable[Condition]) -> bool:
+    return any(c.type == "Ready" and c.status for c in conditions)
