@@ -27,6 +27,7 @@ from reconciler.report.words import (
     runs_of,
     since,
     size,
+    size_of,
     standing,
     trouble,
     vm_name,
@@ -36,7 +37,10 @@ from reconciler.report.words import (
 
 _OPEN_ROWS = 25  # up to here a plan shows every VM; beyond, those that went well or wait are folded
 _URGENT_ROWS = 200
+_ATTENTION = 12
+_NAMED = 8
 _NOTE = 160
+_NBSP = "\N{NO-BREAK SPACE}"
 _SYMBOL = {
     Standing.FAILED: "❌",
     Standing.HELD: "⚠️",
@@ -86,17 +90,13 @@ def _summary(records: Records, plans: Sequence[ObjectRef]) -> str:
         return f"**{plural(len(plans), 'plan')}**, no migration has begun." if plans else "**No plan yet.**"
     done = sum(copied(vm).done_bytes for vm in vms)
     total = sum(copied(vm).total_bytes for vm in vms)
-    return f"**{plural(len(vms), 'VM')} in {plural(len({vm.plan for vm in vms}), 'plan')}:** {counts(vms)}. {size(done)} of {size(total)} copied."
+    head = f"{plural(len(vms), 'VM')} in {plural(len({vm.plan for vm in vms}), 'plan')}"
+    return f"**{head}:** {counts(vms)}. {size_of(done, total)} copied."
 
 
 def _attention(records: Records, problems: Sequence[Problem], plans: Sequence[ObjectRef]) -> Iterator[str]:
     """What a person must look at, in one list; nothing at all when all is well."""
-    lines = [
-        f"- {_SYMBOL[standing(vm)]} {_vm_link(vm)} in plan {safe(plan.name)}: {_trouble_text(vm, 400)}"
-        for plan in plans
-        for vm in vms_of(records, plan)
-        if standing(vm) in (Standing.FAILED, Standing.HELD, Standing.UNDOING)
-    ]
+    lines = [line for plan in plans for line in _plan_troubles(records, plan)]
     for problem in sorted(problems, key=lambda p: (p.severity is not Severity.ERROR, p.place.path, p.place.line)):
         symbol = "❌" if problem.severity is Severity.ERROR else "⚠️"
         hint = f" *{safe(problem.hint, _NOTE)}*" if problem.hint else ""
@@ -107,9 +107,22 @@ def _attention(records: Records, problems: Sequence[Problem], plans: Sequence[Ob
     if not lines:
         return
     yield "## Needs attention"
-    yield "\n".join(lines[:_OPEN_ROWS])
-    if len(lines) > _OPEN_ROWS:
-        yield _details(f"{len(lines) - _OPEN_ROWS:,} more", "\n".join(lines[_OPEN_ROWS : _OPEN_ROWS + _URGENT_ROWS]))
+    yield "\n".join(lines[:_ATTENTION])
+    if len(lines) > _ATTENTION:
+        yield _details(f"{len(lines) - _ATTENTION:,} more", "\n".join(lines[_ATTENTION : _ATTENTION + _URGENT_ROWS]))
+
+
+def _plan_troubles(records: Records, plan: ObjectRef) -> Iterator[str]:
+    """VMs with the same trouble share a line."""
+    groups: dict[tuple[Standing, str], list[VmRecord]] = {}
+    for vm in vms_of(records, plan):
+        if standing(vm) in (Standing.FAILED, Standing.HELD, Standing.UNDOING):
+            groups.setdefault((standing(vm), trouble(vm)), []).append(vm)
+    for (state, text), vms in sorted(groups.items(), key=lambda item: item[0]):
+        names = ", ".join(_vm_link(vm) for vm in vms[:_NAMED])
+        more = f" and {len(vms) - _NAMED:,} more" if len(vms) > _NAMED else ""
+        said = f": {safe(text, 400)}" if text else f" {state.words}"
+        yield f"- {_SYMBOL[state]} {names}{more} in plan {safe(plan.name)}{said}"
 
 
 def _place(problem: Problem) -> str:
@@ -150,22 +163,23 @@ def _long_plan(vms: Sequence[VmRecord]) -> Iterator[str]:
 
 def _vm_table(vms: Iterable[VmRecord]) -> str:
     rows = [_vm_row(vm) for vm in vms]
-    return _table(("VM", "State", "Disks", "Copied", "Downtime", "Since", "Note"), rows, right=(2, 3))
+    return _table(("VM", "State", "Disks", "Copied", "Downtime", "Since (UTC)", "Note"), rows, right=(2, 3))
 
 
 def _vm_row(vm: VmRecord) -> tuple[str, ...]:
     share = copied(vm)
     marked = sum(1 for d in vm.disks if d.marked)
     disks = len(vm.frozen.disks) if vm.frozen else 0
+    moment = since(vm)
     complete = share.done_bytes >= share.total_bytes
-    amount = size(share.total_bytes) if complete else f"{size(share.done_bytes)} of {size(share.total_bytes)}"
+    amount = size(share.total_bytes) if complete else size_of(share.done_bytes, share.total_bytes)
     return (
         _vm_link(vm),
         f"{_SYMBOL[standing(vm)]} {safe(doing(vm))}",
         (str(disks) if marked in (0, disks) else f"{marked} of {disks}") if disks else "",
-        amount if share.done_bytes else "",
+        amount.replace(" ", _NBSP) if share.done_bytes else "",
         _downtime_text(vm),
-        when(since(vm)),
+        moment.strftime(f"%d{_NBSP}%b{_NBSP}%H:%M") if moment else "",
         _trouble_text(vm, _NOTE) if standing(vm) is not Standing.SUCCEEDED else _new_name(vm),
     )
 
@@ -184,7 +198,7 @@ def _downtime_text(vm: VmRecord) -> str:
     down = downtime(vm)
     if down is None:
         return ""
-    return duration(down.seconds) if down.seconds is not None else f"off since {down.since:%H:%M} UTC"
+    return (duration(down.seconds) if down.seconds is not None else f"since {down.since:%H:%M}").replace(" ", _NBSP)
 
 
 def _trouble_text(vm: VmRecord, limit: int) -> str:

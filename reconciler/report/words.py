@@ -95,6 +95,12 @@ def size(count: int) -> str:
     raise AssertionError("unreachable")
 
 
+def size_of(done: int, total: int) -> str:
+    """`36 of 80 GiB`; the unit once where both have the same."""
+    part, whole = size(done), size(total)
+    return f"{part.removesuffix(' ' + whole.split()[1])} of {whole}"
+
+
 def duration(seconds: float) -> str:
     if 0 < seconds < 10:
         return f"{seconds:.1f} s"
@@ -171,7 +177,7 @@ def downtime(vm: VmRecord) -> Downtime | None:
     off = [i for i in vm.intents if i.kind is IntentKind.POWER_OFF_SOURCE and i.done_at]
     if not off or not vm.was_on:
         return None
-    since = off[-1].declared_at
+    since = off[-1].declared_at.astimezone(UTC)
     back = (IntentKind.START_TARGET, IntentKind.POWER_ON_SOURCE)
     ends = [i.done_at for i in vm.intents if i.kind in back and i.done_at and i.done_at >= since]
     return Downtime(since, (min(ends) - since).total_seconds() if ends else None)
@@ -207,8 +213,9 @@ def trouble(vm: VmRecord) -> str:
 def since(vm: VmRecord) -> datetime | None:
     """When it began what it is doing now, or ended."""
     if vm.completed:
-        return vm.completed
-    return vm.phases[-1].started if vm.phases else vm.started
+        return vm.completed.astimezone(UTC)
+    at = vm.phases[-1].started if vm.phases else vm.started
+    return at.astimezone(UTC) if at else None
 
 
 def intent_words(intent: Intent) -> str:
