@@ -27,9 +27,9 @@ def next_move(v: View) -> Move:
     if job is None:
         return _start(v, attempt=v.record.attempt)
     if job.deleting:
-        return Wait(f"Job {job.name} is ending")
+        return Wait(f"Job {job.name} is ending", (_fails(v),))
     if job.round_key != v.round_key:
-        return Do(_drop(v, job), "a Job of an earlier epoch is stopped")
+        return Do(_drop(v, job), "a Job of an earlier epoch is stopped", attempt=job.attempt + 1)
     match job.phase:
         case JobPhase.SUSPENDED:
             return _start(v, attempt=job.attempt)
@@ -54,7 +54,7 @@ def _start(v: View, attempt: int) -> Move:
         return Fail("VolumeLost", "a target PVC of this VM is gone; start another Migration")
     job = CopyJob(
         namespace=f.namespace,
-        name=names.job_name(str(v.record.run), v.record.slug, _round_tag(v), attempt),
+        name=names.job_name(v.record.run, v.record.slug, f"r{ROUND}", attempt),
         volumes=tuple((d.uuid, d.pvc, x.volume_mode) for d, x in todo),
         placement=f.placement,
         owner=v.owner,
@@ -65,12 +65,7 @@ def _start(v: View, attempt: int) -> Move:
     resumed = sum(w.resume_bytes for w in wishes)
     how = f"; {resumed >> 20} MiB were proven before and are kept" if resumed else ""
     act = EnsureCopy(v.key, f.destination, ref(v), job, wishes, v.record.epoch, f.verify, f.bandwidth_bytes_per_s)
-    return Do(act, f"importer Job {job.name} copies {len(todo)} disk(s){how}")
-
-
-def _round_tag(v: View) -> str:
-    """Round and epoch, so that a new epoch never meets the Job of an old one."""
-    return f"r{ROUND}-{names.short_hash(v.round_key, 4)}"
+    return Do(act, f"importer Job {job.name} copies {len(todo)} disk(s){how}", (_fails(v),))
 
 
 def _wish(v: View, disk: FrozenDisk, volume: Volume) -> CopyDiskWish:
@@ -90,23 +85,35 @@ def _wish(v: View, disk: FrozenDisk, volume: Volume) -> CopyDiskWish:
 def _running(v: View, job: Job) -> Move:
     """Patch watermarks that grew; count observed seconds without progress towards the deadline."""
     f = v.frozen
-    progress = {p.uuid: p for p in v.progress}
     done = sum(p.done_bytes for p in v.progress)
-    timer = f"copy-stall:{job.name}:{done}"
-    if v.timers.get(timer, 0.0) >= f.copy_stall_s:
+    stall = f"copy-stall:{job.name}:{done}"
+    timers = (stall, _fails(v))
+    if v.timers.get(stall, 0.0) >= f.copy_stall_s:
         why = job.message or "its log shows no new bytes"
         return Fail("CopyStalled", f"Job {job.namespace}/{job.name} made no progress for {f.copy_stall_s:.0f} s: {why}")
-    grown = []
-    for disk, volume in v.volumes:
-        seen = progress.get(disk.uuid)
-        known = v.watermark(volume)
-        if seen and seen.watermark_bytes - (known.proven_bytes if known else 0) >= WATERMARK_STEP_BYTES:
-            grown.append((volume, Watermark(v.round_key, seen.watermark_bytes)))
-    if grown:
-        return Do(PutWatermarks(v.key, f.destination, tuple(grown)), "watermarks are kept", timer)
+    if grown := _grown(v, WATERMARK_STEP_BYTES):
+        return Do(PutWatermarks(v.key, f.destination, grown), "watermarks are kept", timers)
     if job.phase is JobPhase.PENDING:
-        return Wait(f"Job {job.name} is pending {job.message}".rstrip(), timer)
-    return Wait(f"{done >> 20} of {sum(d.capacity_bytes for d in f.disks) >> 20} MiB", timer)
+        return Wait(f"Job {job.name} is pending {job.message}".rstrip(), timers)
+    return Wait(f"{done >> 20} of {sum(d.capacity_bytes for d in f.disks) >> 20} MiB", timers)
+
+
+def _grown(v: View, at_least: int) -> tuple[tuple[Volume, Watermark], ...]:
+    progress = {p.uuid: p for p in v.progress}
+    found = []
+    for disk, volume in v.volumes:
+        seen, known = progress.get(disk.uuid), v.watermark(volume)
+        if seen and seen.watermark_bytes - (known.proven_bytes if known else 0) >= at_least:
+            found.append((volume, Watermark(v.round_key, seen.watermark_bytes)))
+    return tuple(found)
+
+
+def _fails(v: View) -> str:
+    """A timer that starts anew whenever more is proven: attempts that get on are not counted against the deadline."""
+    proven = sum(w.proven_bytes for _, x in v.volumes if (w := v.watermark(x))) + sum(
+        d.capacity_bytes for d in v.frozen.disks if v.marked(d)
+    )
+    return f"copy-fails:{proven}"
 
 
 def result_of(job: Job) -> CopyResult | None:
@@ -137,7 +144,9 @@ def _failed(v: View, job: Job) -> Move:
     why = (result.error if result else "") or job.message or f"exit code {job.exit_code}"
     if job.exit_code == EXIT_WRONG:
         return Fail(result.reason if result and result.reason else "CopyFailed", f"the copy cannot succeed: {why}")
-    timer = "copy-attempts"
-    if v.timers.get(timer, 0.0) >= v.frozen.copy_stall_s:
-        return Fail("CopyFailed", f"the copy failed again and again for {v.frozen.copy_stall_s:.0f} s, last: {why}")
-    return Do(_drop(v, job), f"attempt {job.attempt} failed ({why}); another one follows", timer)
+    timers = (_fails(v),)
+    if grown := _grown(v, 1):
+        return Do(PutWatermarks(v.key, v.frozen.destination, grown), "what the failed attempt has proven is kept", timers)
+    if v.timers.get(timers[0], 0.0) >= v.frozen.copy_stall_s:
+        return Fail("CopyFailed", f"the copy failed again and again for {v.frozen.copy_stall_s:.0f} s without getting on, last: {why}")
+    return Do(_drop(v, job), f"attempt {job.attempt} failed ({why}); another one follows", timers, attempt=job.attempt + 1)

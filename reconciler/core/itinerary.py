@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reconciler.core import moves
+from reconciler.core import copying, moves
 from reconciler.core.model import Milestone, Mode, Power
 from reconciler.core.moves import Move
 from reconciler.core.view import View
@@ -88,12 +88,14 @@ def _target_as_wanted(v: View) -> bool:
     return vm is not None and vm.power is v.frozen.want_power and (vm.ready or v.frozen.want_power is Power.OFF)
 
 
-def _volumes_owned(v: View) -> bool:
-    return moves.released(v)
+def _target_left_halted(v: View) -> bool:
+    """It was started (or was never to start): what its disks hold now is the target's own business."""
+    vm = v.our_target_vm
+    return moves.started_once(v) or v.frozen.want_power is Power.OFF or (vm is not None and vm.power is Power.ON)
 
 
 COLD_BEFORE: tuple[Step, ...] = (
-    Step(Phase.CLAIM, Stage.INITIALIZE, lambda v: v.claim is not None and v.record.frozen is not None, moves.claim),
+    Step(Phase.CLAIM, Stage.INITIALIZE, moves.claimed, moves.claim),
     Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, moves.ensure_namespace),
     Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, _volumes_there, moves.ensure_volumes),
     Step(Phase.BIND_VOLUMES, Stage.INITIALIZE, _volumes_bound, moves.bind_volumes),
@@ -104,13 +106,15 @@ COLD_BEFORE: tuple[Step, ...] = (
 )
 
 COLD_COPY: tuple[Step, ...] = (
-    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked, moves.copy_disks),
+    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked, copying.next_move),
     Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, moves.hand_over),
 )
 
+# A person may have run the source between hand-over and start: then its changes are compared before anything starts.
 COLD_AFTER: tuple[Step, ...] = (
+    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked or _target_left_halted(v), copying.next_move),
     Step(Phase.START_TARGET, Stage.VM_CREATION, _target_as_wanted, moves.start_target),
-    Step(Phase.RELEASE, Stage.VM_CREATION, lambda v: _jobs_gone(v) and _volumes_owned(v), moves.release),
+    Step(Phase.RELEASE, Stage.VM_CREATION, lambda v: _jobs_gone(v) and moves.released(v), moves.release),
     Step(Phase.COMPLETED, Stage.VM_CREATION, lambda v: False, moves.finish),
 )
 

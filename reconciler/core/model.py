@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -79,8 +79,8 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Known(Generic[T]):
-    value: T
+class Known(Generic[T_co]):
+    value: T_co
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,17 +36,20 @@ GUEST_SETTLE_S = 600.0  # safety 24: a guest that was asked to shut down may sti
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do but look again. `timer` counts observed seconds while this wait lasts."""
+    """Nothing to do but look again. `timers` count observed seconds while they are named, pass after pass."""
 
     message: str
-    timer: str | None = None
+    timers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Do:
+    """`attempt`, if set, is the number of the next importer Job; committed before the act."""
+
     action: Action
     message: str
-    timer: str | None = None
+    timers: tuple[str, ...] = ()
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Declare:
     action: Action
     message: str
     milestone: Milestone | None = None
-    timer: str | None = None
+    timers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,17 @@ def ref(v: View) -> VmRef:
 # ---- before the source goes off ---------------------------------------------------------------------------------------------------------
 
 
+def claimed(v: View) -> bool:
+    c = v.claim
+    return c is not None and (c.run, c.slug) == v.key and c.released is None
+
+
 def claim(v: View) -> Move:
-    return Wait("the claim is being committed")
+    """The claim is committed together with what was frozen; without it nothing may be done any more."""
+    whose = f"run {v.claim.run}" if v.claim else "nobody"
+    return Hold(
+        "VMClaimed", "NotUnique", f"the claim on source VM {ref(v)} belongs to {whose}, not to this run; was git restored from a backup?"
+    )
 
 
 def ensure_namespace(v: View) -> Move:
@@ -164,7 +176,7 @@ def bind_volumes(v: View) -> Move:
         return Wait(f"PVC not bound yet: {why}; binder pod {v.binder.name} is {v.binder.phase} {v.binder.message}".rstrip())
     spec = BinderSpec(
         namespace=f.namespace,
-        name=names.binder_name(str(v.record.run), v.record.slug),
+        name=names.binder_name(v.record.run, v.record.slug),
         volumes=tuple((d.pvc, d.volume_mode) for d in f.disks),
         placement=f.placement,
         owner=v.owner,
@@ -232,7 +244,8 @@ def power_off(v: View) -> Move:
     f = v.frozen
     asked = any(i.kind is IntentKind.POWER_OFF_SOURCE and i.open for i in v.record.intents)
     waited = v.timers.get("shutdown", 0.0)
-    want = PowerRequest.SHUTDOWN
+    deaf = not vm.tools_running and f.shutdown_policy is ShutdownPolicy.FORCE
+    want = PowerRequest.OFF if deaf else PowerRequest.SHUTDOWN
     if waited >= f.shutdown_timeout_s:
         if f.shutdown_policy is ShutdownPolicy.FAIL:
             return Fail(
@@ -242,12 +255,16 @@ def power_off(v: View) -> Move:
             )
         want = PowerRequest.OFF
     elif asked and f"PowerSource:{want.value}" in v.acted:
-        return Wait(f"the guest is shutting down ({waited:.0f} s of {f.shutdown_timeout_s:.0f} s)", "shutdown")
+        return Wait(f"the guest is shutting down ({waited:.0f} s of {f.shutdown_timeout_s:.0f} s)", ("shutdown",))
     if want is PowerRequest.OFF and f"PowerSource:{want.value}" in v.acted:
-        return Wait("the source is being powered off", "shutdown")
-    how = "the guest is asked to shut down" if want is PowerRequest.SHUTDOWN else "the guest ignored the shutdown; the plug is pulled (policy force)"
+        return Wait("the source is being powered off", ("shutdown",))
+    how = (
+        "the guest is asked to shut down"
+        if want is PowerRequest.SHUTDOWN
+        else "the guest cannot or will not shut down; the plug is pulled (policy force)"
+    )
     act = PowerSource(v.key, ref(v).provider, ref(v), want, IntentKind.POWER_OFF_SOURCE, (f.destination, f.namespace, f.name))
-    return Declare(IntentKind.POWER_OFF_SOURCE, act, how, timer="shutdown")
+    return Declare(IntentKind.POWER_OFF_SOURCE, act, how, timers=("shutdown",))
 
 
 def prove_off(v: View) -> Move:
@@ -265,12 +282,6 @@ def prove_off(v: View) -> Move:
 
 
 # ---- the copy ---------------------------------------------------------------------------------------------------------------------------
-
-
-def copy_disks(v: View) -> Move:
-    from reconciler.core import copying
-
-    return copying.next_move(v)
 
 
 def source_changed(v: View) -> Hold:
@@ -298,7 +309,9 @@ def hand_over(v: View) -> Move:
     if proof.epoch != v.record.epoch:
         return Refresh(proof.epoch or "", "the source ran since the copy; every disk is compared again")
     if v.our_target_vm is None:
-        return Hold("TargetLost", "NotFound", f"VirtualMachine {v.frozen.namespace}/{v.frozen.name} that this run reserved is gone or not ours")
+        return Hold(
+            "TargetLost", "NotFound", f"VirtualMachine {v.frozen.namespace}/{v.frozen.name} that this run reserved is gone or not ours"
+        )
     if v.frozen.want_power is Power.OFF:
         return Reach(Milestone.HANDED_OVER, "the target is complete and stays off, as asked")
     return Declare(IntentKind.START_TARGET, start_action(v), "the target takes over", Milestone.HANDED_OVER)
@@ -313,11 +326,15 @@ def start_action(v: View) -> StartTarget:
 # ---- after hand-over --------------------------------------------------------------------------------------------------------------------
 
 
+def started_once(v: View) -> bool:
+    return any(i.kind is IntentKind.START_TARGET and i.done_at is not None for i in v.record.intents)
+
+
 def start_target(v: View) -> Move:
     vm, f = v.our_target_vm, v.frozen
     if vm is None:
         return Hold("TargetLost", "NotFound", f"VirtualMachine {f.namespace}/{f.name} is gone after hand-over; the source stays off")
-    started = any(i.kind is IntentKind.START_TARGET and i.done_at is not None for i in v.record.intents)
+    started = started_once(v)
     if vm.power is f.want_power:
         return Wait(f"the target is coming up {vm.message}".rstrip())
     if started and f.want_power is Power.ON and vm.run_strategy != "Halted":
@@ -326,8 +343,6 @@ def start_target(v: View) -> Move:
         return Reach(Milestone.HANDED_OVER, "somebody stopped the target; that is theirs to decide", result=Result.SUCCEEDED)
     if v.source_power in (Power.ON, Power.SUSPENDED):
         return source_changed(v)
-    if not v.all_marked:
-        return copy_disks(v)
     if (proof := v.proof) is not None and proof.power is Power.OFF and proof.epoch not in (None, v.record.epoch):
         return Refresh(proof.epoch or "", "the source ran since the copy; every disk is compared again")
     if v.outcome is not None and v.outcome.error is not None and v.outcome.error.kind == "void":
@@ -405,7 +420,9 @@ def power_on(v: View) -> Move:
     if f"PowerSource:{PowerRequest.ON.value}" in v.acted:
         return Wait("the source is powering on")
     if (vm := v.our_target_vm) is not None and vm.power is not Power.OFF:
-        return Hold("TargetRunning", "PoweredOn", f"target {f.namespace}/{f.name} runs; the source is not powered on beside it. Stop the target")
+        return Hold(
+            "TargetRunning", "PoweredOn", f"target {f.namespace}/{f.name} runs; the source is not powered on beside it. Stop the target"
+        )
     act = PowerSource(v.key, ref(v).provider, ref(v), PowerRequest.ON, IntentKind.POWER_ON_SOURCE, (f.destination, f.namespace, f.name))
     return Declare(IntentKind.POWER_ON_SOURCE, act, "the source is powered on again, as it was")
 
@@ -424,7 +441,7 @@ def guest_settled(v: View) -> bool:
 def watch_guest(v: View) -> Move:
     if v.source_power is Power.OFF:
         return power_on(v)
-    return Wait(f"the guest may still obey the shutdown; watched for {GUEST_SETTLE_S:.0f} s", "guest-on")
+    return Wait(f"the guest may still obey the shutdown; watched for {GUEST_SETTLE_S:.0f} s", ("guest-on",))
 
 
 def worth_keeping(v: View) -> bool:
@@ -454,7 +471,9 @@ def delete_target(v: View) -> Move:
     owner: Owner = v.owner
     if vm is not None and doomed_vm(v):
         if vm.power is not Power.OFF:
-            return Hold("TargetRunning", "PoweredOn", f"target {f.namespace}/{f.name} of a failed run runs; it is not deleted. Stop it or delete it")
+            return Hold(
+                "TargetRunning", "PoweredOn", f"target {f.namespace}/{f.name} of a failed run runs; it is not deleted. Stop it or delete it"
+            )
         if vm.deleting:
             return Wait("the reserved VirtualMachine is going")
         act = DropTargetVm(v.key, f.destination, f.namespace, f.name, owner)

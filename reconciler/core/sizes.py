@@ -15,7 +15,7 @@ DEFAULT_OVERHEAD = 0.06  # CDI's own default; used where neither the controller'
 
 
 def request_bytes(capacity_bytes: int, mode: VolumeMode, overhead: float | None, block_overhead_bytes: int = 0) -> int:
-    """Bytes to ask for. `overhead` is a fraction, 0 <= overhead < 1; None: nobody says. Errors: ValueError outside of that, or for no capacity."""
+    """Bytes to ask for. `overhead` is a fraction, 0 <= overhead < 1; None: nobody says. Errors: ValueError, also for no capacity."""
     fraction = DEFAULT_OVERHEAD if overhead is None else overhead
     if capacity_bytes <= 0:
         raise ValueError(f"a disk of {capacity_bytes} bytes cannot be copied")

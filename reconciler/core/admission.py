@@ -1,0 +1,183 @@
+"""From "waits" to "claimed and frozen": which pending VMs of active runs may begin, and what the others wait for or are blocked by.
+
+What it is: examine + schedule + claim, in that order. Pure. What it is not: the steps after the claim (core/itinerary.py).
+A VM with a Critical finding is held, not failed: a commit can mend it, and the other VMs of its plan go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from reconciler.core import planchecks, story
+from reconciler.core.actions import VmKey
+from reconciler.core.desired import Desired, PlanSpec, PlanVm
+from reconciler.core.examine import Examination, Finding, Ground, critical, examine, want_power
+from reconciler.core.itinerary import Phase
+from reconciler.core.lookup import SiteIndex
+from reconciler.core.model import Milestone, ObjectRef, Power, VmRef
+from reconciler.core.record import Category, Claim, Condition, RunRecord, VmRecord
+from reconciler.core.runs import slug_of
+from reconciler.core.schedule import Load
+from reconciler.core.schedule import admit as schedule
+from reconciler.core.view import Observed
+
+
+def admit(
+    runs: Mapping[ObjectRef, RunRecord],
+    vms: dict[VmKey, VmRecord],
+    claims: dict[tuple[str, str], Claim],
+    desired: Desired,
+    observed: Observed,
+    indexes: Mapping[ObjectRef, SiteIndex],
+    now: datetime,
+) -> None:
+    waiting: dict[ObjectRef, list[Load]] = {}
+    ready: dict[VmKey, tuple[Ground, PlanVm, Examination]] = {}
+    for run in runs.values():
+        if run.result is not None or run.gone_since is not None:
+            continue
+        pending = [s for s in run.vms if vms[(run.run, s)].frozen is None and vms[(run.run, s)].result is None]
+        if not pending:
+            continue
+        plan = desired.plans.get(run.plan)
+        ground = planchecks.ground(desired, observed, indexes, plan) if plan else None
+        if plan is None or ground is None:
+            _unseen(vms, desired, observed, plan, run, pending, now)
+            continue
+        _look(vms, claims, ground, run, pending, waiting, ready, now)
+    running = _running(vms, indexes)
+    admitted, refused = schedule(running, waiting, desired.limits.max_vm_inflight)
+    for key in admitted:
+        _begin(vms, claims, key, *ready[key], now)
+    for key, why in refused.items():
+        record = vms[key]
+        pending_condition = Condition("Pending", True, Category.ADVISORY, "Started", why)
+        conditions = story.carry_times([*_conditions(ready[key][2]), pending_condition], record.conditions, now)
+        vms[key] = replace(record, message=why, conditions=conditions)
+
+
+def _unseen(
+    vms: dict[VmKey, VmRecord],
+    desired: Desired,
+    observed: Observed,
+    plan: PlanSpec | None,
+    run: RunRecord,
+    pending: list[str],
+    now: datetime,
+) -> None:
+    found = planchecks.plan_findings(desired, observed, plan).findings if plan else ()
+    why = next((f.message for f in found if f.category is Category.CRITICAL), "the plan or a site cannot be read right now")
+    for slug in pending:
+        record = vms[(run.run, slug)]
+        conditions = story.carry_times([Condition("Retrying", True, Category.WARN, "NotReady", why)], record.conditions, now)
+        vms[record.key] = replace(record, message=why, conditions=conditions)
+
+
+def _look(
+    vms: dict[VmKey, VmRecord],
+    claims: Mapping[tuple[str, str], Claim],
+    ground: Ground,
+    run: RunRecord,
+    pending: list[str],
+    waiting: dict[ObjectRef, list[Load]],
+    ready: dict[VmKey, tuple[Ground, PlanVm, Examination]],
+    now: datetime,
+) -> None:
+    entries = {slug_of(ground.plan, vm.ref): vm for vm in ground.plan.vms}
+    others = (vms[(run.run, slug)] for slug in run.vms)
+    names = {r.frozen.name: r.source.uuid for r in others if r.frozen and r.source}
+    for slug in pending:
+        record = vms[(run.run, slug)]
+        entry = entries.get(slug)
+        if entry is None:
+            text = f"VM {record.wanted} is no longer in Plan {run.plan}; put it back, or cancel it in the Migration"
+            vms[record.key] = _blocked(record, (critical("VMNotFound", "Modified", text),), now)
+            continue
+        result = examine(ground, entry, names)
+        findings = (*result.findings, *_claimed(result, ground, claims, record))
+        result = replace(
+            result, findings=findings, frozen=None if any(f.category is Category.CRITICAL for f in findings) else result.frozen
+        )
+        if result.frozen is None or result.source is None:
+            vms[record.key] = _blocked(record, findings, now)
+            continue
+        names[result.frozen.name] = result.source.uuid
+        site = ground.index.inventory.site.uuid
+        load = Load(record.key, (site, result.source.host_id), len(result.frozen.disks))
+        waiting.setdefault(run.plan, []).append(load)
+        ready[record.key] = (ground, entry, result)
+
+
+def _claimed(result: Examination, ground: Ground, claims: Mapping[tuple[str, str], Claim], record: VmRecord) -> tuple[Finding, ...]:
+    """Safety 6: one run owns a source VM, whatever plan or Provider name it comes by."""
+    if result.source is None:
+        return ()
+    claim = claims.get((ground.index.inventory.site.uuid, result.source.uuid))
+    if claim is None or claim.released is not None or (claim.run, claim.slug) == record.key:
+        return ()
+    how = "was migrated by" if claim.forever else "belongs to"
+    text = f"{result.source.name} {how} run {claim.run}; a source VM is migrated once and by one run at a time"
+    return (critical("VMClaimed", "NotUnique", text, "remove it from this plan, or end that run"),)
+
+
+def _conditions(result: Examination) -> list[Condition]:
+    return [Condition(f.type, True, f.category, f.reason, f.message, f.suggestion) for f in result.findings]
+
+
+def _blocked(record: VmRecord, findings: tuple[Finding, ...], now: datetime) -> VmRecord:
+    conditions = [Condition(f.type, True, f.category, f.reason, f.message, f.suggestion) for f in findings]
+    worst = next((f for f in findings if f.category is Category.CRITICAL), findings[0])
+    message = f"{worst.message}; {worst.suggestion}" if worst.suggestion else worst.message
+    return replace(record, message=message, conditions=story.carry_times(conditions, record.conditions, now))
+
+
+def _running(vms: Mapping[VmKey, VmRecord], indexes: Mapping[ObjectRef, SiteIndex]) -> list[Load]:
+    """VMs that occupy a slot: claimed, before hand-over, not giving back and not held."""
+    loads = []
+    for record in vms.values():
+        source = record.source
+        if record.frozen is None or source is None or record.result is not None or record.unwinding:
+            continue
+        if record.milestone.order >= Milestone.HANDED_OVER.order or any(c.category is Category.CRITICAL for c in record.conditions):
+            continue
+        index = indexes.get(source.provider)
+        vm = index.by_uuid(source.uuid) if index else None
+        cost = len(record.frozen.disks) - sum(d.marked for d in record.disks)
+        loads.append(Load(record.key, (source.site_uuid, vm.host_id if vm else ""), cost))
+    return loads
+
+
+def _begin(
+    vms: dict[VmKey, VmRecord],
+    claims: dict[tuple[str, str], Claim],
+    key: VmKey,
+    ground: Ground,
+    entry: PlanVm,
+    result: Examination,
+    now: datetime,
+) -> None:
+    """Claim and freeze, in one commit. "Was on" belongs to the claim and is inherited while the last power-off was ours (safety 24)."""
+    source, frozen = result.source, result.frozen
+    assert source is not None and frozen is not None and ground.plan.source is not None
+    site = ground.index.inventory.site.uuid
+    old = claims.get((site, source.uuid))
+    inherited = old is not None and old.powered_off_by_us and source.power is not Power.ON
+    was_on = source.power is Power.ON or (inherited and old is not None and old.was_on)
+    record = vms[key]
+    ref = VmRef(ground.plan.source, site, source.id, source.uuid, source.name)
+    claims[(site, source.uuid)] = Claim(site, source.uuid, source.name, record.run, record.slug, now, was_on, powered_off_by_us=inherited)
+    record = replace(
+        record,
+        id=source.id,
+        name=source.name,
+        new_name=frozen.name if frozen.name != source.name else "",
+        started=now,
+        restore_power_state=Power.ON if was_on else Power.OFF,
+        source=ref,
+        frozen=replace(frozen, want_power=want_power(entry, was_on)),
+        conditions=story.carry_times([c for c in _conditions(result) if c.category is not Category.CRITICAL], record.conditions, now),
+        message="claimed",
+    )
+    vms[key] = story.enter(record, Phase.CLAIM, now)

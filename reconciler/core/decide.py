@@ -1,0 +1,319 @@
+"""(Desired, Observed, Records, memory, now) -> new Records and actions. The one place where runs go on.
+
+What it is: pure. Begins runs, admits VMs, walks each VM's table by one move, ends runs. What it is not: conditions of manifests
+(core/conditions.py), the tables (core/itinerary.py), or any effect (engine/execute.py).
+At most one action per VM and pass; same input, same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from reconciler.core import admission, runs, story
+from reconciler.core.actions import Action, Decision, Outcome, VmKey
+from reconciler.core.desired import Desired
+from reconciler.core.inventory import SourceVm
+from reconciler.core.itinerary import Phase, current, table_for
+from reconciler.core.lookup import SiteIndex
+from reconciler.core.model import Absent, Known, Milestone, ObjectRef, Power, Result, Unknown
+from reconciler.core.moves import Declare, Do, Fail, Hold, Move, Reach, Refresh, Wait
+from reconciler.core.record import Category, Claim, Condition, Failure, IntentKind, Records, RunRecord, VmRecord
+from reconciler.core.view import Backoff, Observed, View
+
+GONE_S = 300.0  # design section 3: a removed Migration counts as a cancel only after this long
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What this process knows besides git and the sites; losing it costs time only.
+
+    outcomes:  of the pass before this one. timers: observed seconds. acted: acts that landed. backoffs: VMs whose last act failed.
+    origin:    repo, branch and path that we read. descends: runs whose first revision is an ancestor of the head that we read.
+    rewound:   commits named by target objects that are not ancestors of the status head.
+    """
+
+    outcomes: Mapping[VmKey, Outcome] = field(default_factory=dict)
+    timers: Mapping[VmKey, Mapping[str, float]] = field(default_factory=dict)
+    acted: Mapping[VmKey, frozenset[str]] = field(default_factory=dict)
+    backoffs: Mapping[VmKey, Backoff] = field(default_factory=dict)
+    origin: str = ""
+    descends: frozenset[ObjectRef] = frozenset()
+    rewound: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Draft:
+    """Records in the making; a mutable copy, private to one call of decide()."""
+
+    runs: dict[ObjectRef, RunRecord]
+    vms: dict[VmKey, VmRecord]
+    claims: dict[tuple[str, str], Claim]
+    actions: list[Action] = field(default_factory=list)
+    timers: set[tuple[VmKey, str]] = field(default_factory=set)
+    wakes: list[datetime] = field(default_factory=list)
+
+
+def decide(
+    desired: Desired,
+    observed: Observed,
+    records: Records,
+    memory: Memory,
+    indexes: Mapping[ObjectRef, SiteIndex],
+    now: datetime,
+) -> tuple[Records, Decision]:
+    draft = Draft(dict(records.runs), dict(records.vms), dict(records.claims))
+    runs.begin(draft.runs, draft.vms, desired, observed, indexes, memory.origin, now)
+    active = [r for r in draft.runs.values() if r.result is None]
+    for run in active:
+        draft.runs[run.run] = runs.watch_manifest(run, desired, memory.origin, memory.descends, now)
+        _cancel(draft, draft.runs[run.run], desired, memory, now)
+    admission.admit(draft.runs, draft.vms, draft.claims, desired, observed, indexes, now)
+    for run in active:
+        for slug in run.vms:
+            record = draft.vms[(run.run, slug)]
+            if record.result is None:
+                draft.vms[record.key] = _step(draft, draft.runs[run.run], record, desired, observed, records, memory, indexes, now)
+        draft.runs[run.run] = runs.finish(draft.runs[run.run], draft.vms, now)
+    wake = min(draft.wakes, default=None)
+    after = replace(records, runs=draft.runs, vms=draft.vms, claims=draft.claims)
+    return after, Decision(tuple(draft.actions), wake, frozenset(draft.timers))
+
+
+def _cancel(draft: Draft, run: RunRecord, desired: Desired, memory: Memory, now: datetime) -> None:
+    """`spec.cancel`, once seen, is kept; a removed manifest cancels only what is before CUTOVER, after 300 s."""
+    gone_for = (now - run.gone_since).total_seconds() if run.gone_since else 0.0
+    removed = runs.removal_counts(run, desired, memory.origin, memory.descends)
+    if run.gone_since and removed and gone_for < GONE_S:
+        draft.wakes.append(run.gone_since + timedelta(seconds=GONE_S))
+    asked = runs.cancelled(run, draft.vms, desired)
+    for slug in run.vms:
+        record = draft.vms[(run.run, slug)]
+        by_removal = removed and gone_for >= GONE_S and record.milestone is Milestone.NONE
+        if record.result or record.cancel_at or record.unwinding or not (by_removal or slug in asked):
+            continue
+        if record.milestone.order >= Milestone.HANDED_OVER.order:
+            continue  # conditions say CancelTooLate
+        record = replace(record, cancel_at=now)
+        if record.frozen is None:
+            record = replace(story.end(record, Result.CANCELED, now), message="cancelled before it began")
+        else:
+            record = replace(record, unwinding=True, message="cancelled")
+        draft.vms[record.key] = record
+
+
+def _step(
+    draft: Draft,
+    run: RunRecord,
+    record: VmRecord,
+    desired: Desired,
+    observed: Observed,
+    records: Records,
+    memory: Memory,
+    indexes: Mapping[ObjectRef, SiteIndex],
+    now: datetime,
+) -> VmRecord:
+    if record.frozen is None or record.source is None:
+        return record
+    view = _view(draft, record, observed, records, memory, indexes, now)
+    record, claim = _absorb(record, view)
+    if claim is not None:
+        draft.claims[(claim.site_uuid, claim.vm_uuid)] = claim
+    if isinstance(view.target, Unknown):
+        return _blocked(record, Condition("Retrying", True, Category.WARN, view.target.reason, view.target.message), now)
+    record = story.with_disks(record, view)
+    view = replace(view, record=record, claim=claim)
+    held = runs.hold_of(run, record, view, desired, memory.rewound, indexes)
+    if held is not None and not (record.unwinding and held.type == "ManifestGone"):
+        return _blocked(record, Condition(held.type, True, Category.CRITICAL, held.reason, held.message, items=held.items), now)
+    record = _walk(draft, run, view, memory.backoffs.get(record.key), now)
+    done = {p.uuid: p.done_bytes for p in view.progress}
+    return story.with_pipeline(record, done)
+
+
+def _view(
+    draft: Draft,
+    record: VmRecord,
+    observed: Observed,
+    records: Records,
+    memory: Memory,
+    indexes: Mapping[ObjectRef, SiteIndex],
+    now: datetime,
+) -> View:
+    source, frozen = record.source, record.frozen
+    assert source is not None and frozen is not None
+    target = observed.targets.get(frozen.destination, Unknown("NotObserved", f"target {frozen.destination} was not looked at"))
+    seen = observed.sources.get(source.provider, Unknown("NotObserved", "not looked at"))
+    vm: Known[SourceVm] | Absent | Unknown
+    if isinstance(seen, Known):
+        found = indexes[source.provider].by_uuid(source.uuid)
+        vm = Known(found) if found else Absent()
+    else:
+        vm = seen
+    view = View(
+        record=record,
+        claim=draft.claims.get((source.site_uuid, source.uuid)),
+        source=vm,
+        target=target,
+        outcome=memory.outcomes.get(record.key),
+        progress=(),
+        result=None,
+        timers=memory.timers.get(record.key, {}),
+        acted=memory.acted.get(record.key, frozenset()),
+        now=now,
+        commit=records.commit,
+    )
+    if isinstance(target, Known) and view.jobs:
+        job = view.jobs[-1]
+        progress, result = observed.progress.get((frozen.destination, job.namespace, job.name), ((), None))
+        view = replace(view, progress=progress, result=result)
+    return view
+
+
+def _absorb(record: VmRecord, view: View) -> tuple[VmRecord, Claim | None]:
+    """Close intents that the world or the last outcome shows as done or void; keep the claim's memory of who powered what."""
+    now, claim, outcome = view.now, view.claim, view.outcome
+    power = view.source_power
+    if power is Power.OFF:
+        record = story.close(record, IntentKind.POWER_OFF_SOURCE, now)
+    opened = [i.kind for i in record.intents if i.open]
+    if power is Power.ON and IntentKind.POWER_ON_SOURCE in opened:
+        record = story.close(record, IntentKind.POWER_ON_SOURCE, now)
+        claim = replace(claim, powered_off_by_us=False) if claim else None
+    if outcome is not None and outcome.action in _INTENT_OF:
+        kinds = _INTENT_OF[outcome.action]
+        for kind in kinds:
+            if outcome.error is None and kind in (IntentKind.START_TARGET, IntentKind.DELETE_TARGET):
+                record = story.close(record, kind, now)
+            elif outcome.error is not None and outcome.error.kind == "void":
+                record = story.close(record, kind, now, void=outcome.error.message)
+    if isinstance(view.target, Known) and (vm := view.our_target_vm) is not None and vm.power is Power.ON:
+        record = story.close(record, IntentKind.START_TARGET, now)
+    return record, claim
+
+
+_INTENT_OF: dict[str, tuple[IntentKind, ...]] = {
+    "PowerSource": (IntentKind.POWER_OFF_SOURCE, IntentKind.POWER_ON_SOURCE),
+    "StartTarget": (IntentKind.START_TARGET,),
+    "DropTargetVm": (IntentKind.DELETE_TARGET,),
+    "DropVolumes": (IntentKind.DELETE_TARGET,),
+}
+
+
+def _blocked(record: VmRecord, condition: Condition, now: datetime) -> VmRecord:
+    return replace(record, conditions=story.carry_times([condition], (), now), message=condition.message)
+
+
+def _walk(draft: Draft, run: RunRecord, view: View, backoff: Backoff | None, now: datetime) -> VmRecord:
+    """One move, or several when milestones are reached on the way; ends at the first that waits, acts, fails or holds."""
+    record = view.record
+    if (failed := _terminal(view)) is not None:
+        return _fail(record, failed, now)
+    for _ in range(len(Phase)):
+        step = current(table_for(view, run.mode), view)
+        move = step.move(view)
+        record = view.record
+        if not (record.unwinding and step.phase is Phase.COMPLETED):
+            record = story.enter(record, step.phase, now)
+        if isinstance(move, Reach) and move.result is None:
+            record = replace(record, milestone=move.milestone, epoch=move.epoch or record.epoch, message=move.message)
+            _keep_claim(draft, record)
+            view = replace(view, record=record, outcome=None)
+            continue
+        if isinstance(move, Refresh):
+            record = replace(record, epoch=move.epoch, message=move.message, attempt=record.attempt + 1)
+            view = replace(view, record=record, outcome=None)
+            continue
+        return _apply(draft, view, record, move, backoff, now)
+    raise RuntimeError(f"{record.slug}: the itinerary does not come to rest")
+
+
+def _terminal(view: View) -> Fail | None:
+    """A TerminalError of the last act fails the VM; in UNWIND and after hand-over it is retried like any other."""
+    outcome = view.outcome
+    if outcome is None or outcome.error is None or outcome.error.kind not in ("terminal", "user"):
+        return None
+    if view.record.unwinding or view.record.milestone.order >= Milestone.HANDED_OVER.order:
+        return None
+    return Fail(outcome.error.reason, outcome.error.message)
+
+
+def _fail(record: VmRecord, why: Fail, now: datetime) -> VmRecord:
+    error = Failure(record.phase, why.reason, why.message)
+    return replace(record, unwinding=True, error=error, message=why.message, conditions=())
+
+
+def _keep_claim(draft: Draft, record: VmRecord) -> None:
+    source = record.source
+    if source is not None and record.milestone.order >= Milestone.HANDED_OVER.order:
+        key = (source.site_uuid, source.uuid)
+        draft.claims[key] = replace(draft.claims[key], forever=True)
+
+
+def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Backoff | None, now: datetime) -> VmRecord:
+    conditions: list[Condition] = []
+    for timer in getattr(move, "timers", ()):
+        draft.timers.add((record.key, timer))
+    waiting = backoff is not None and (backoff.held or backoff.until > now)
+    if backoff is not None:
+        kind = "InternalError" if backoff.held else "Retrying"
+        category = Category.CRITICAL if backoff.held else Category.WARN
+        conditions.append(Condition(kind, True, category, backoff.reason, backoff.message))
+        if waiting and not backoff.held:
+            draft.wakes.append(backoff.until)
+    match move:
+        case Wait(message):
+            record = replace(record, message=message)
+        case Do(action, message, _, attempt):
+            record = replace(record, message=backoff.message if backoff and waiting else message)
+            if not waiting:
+                record = replace(record, attempt=attempt or record.attempt)
+                draft.actions.append(action)
+        case Declare(intent, action, message, milestone, _):
+            if waiting:
+                record = replace(record, message=backoff.message if backoff else message)
+            else:
+                record = _declare(draft, story.declare(record, intent, now), move, now)
+                draft.actions.append(action)
+        case Fail():
+            return _fail(record, move, now)
+        case Hold(type_, reason, message, items):
+            conditions.append(Condition(type_, True, Category.CRITICAL, reason, message, items=items))
+            record = replace(record, message=message)
+        case Reach(milestone, message, _, result) if result is not None:
+            return _end(draft, view, replace(record, milestone=milestone, message=message), result, now)
+        case _:
+            raise TypeError(f"unexpected move {move!r}")
+    return replace(record, conditions=story.carry_times(conditions, view.record.conditions, now))
+
+
+def _declare(draft: Draft, record: VmRecord, move: Declare, now: datetime) -> VmRecord:
+    source = record.source
+    assert source is not None
+    record = replace(record, milestone=move.milestone or record.milestone, message=move.message)
+    key = (source.site_uuid, source.uuid)
+    if move.intent is IntentKind.POWER_OFF_SOURCE:
+        draft.claims[key] = replace(draft.claims[key], powered_off_by_us=True)
+    _keep_claim(draft, record)
+    return record
+
+
+def _end(draft: Draft, view: View, record: VmRecord, result: Result, now: datetime) -> VmRecord:
+    source = record.source
+    assert source is not None
+    key = (source.site_uuid, source.uuid)
+    claim = draft.claims.get(key)
+    if result is Result.SUCCEEDED:
+        record = replace(record, milestone=Milestone.DONE)
+        draft.claims[key] = replace(draft.claims[key], forever=True)
+    elif claim is not None:
+        still_off = claim.powered_off_by_us and view.source_power is not Power.ON
+        draft.claims[key] = replace(claim, released=now, powered_off_by_us=still_off)
+    if record.error is not None and result is not Result.SUCCEEDED:
+        record = replace(record, message=record.error.message)
+    kind = {Result.SUCCEEDED: "Succeeded", Result.FAILED: "Failed", Result.CANCELED: "Canceled"}[result]
+    reason = record.error.reason if record.error else "UserRequested" if result is Result.CANCELED else ""
+    final = Condition(kind, True, Category.ADVISORY, reason, record.message, durable=True)
+    record = replace(record, conditions=story.carry_times([final], (), now))
+    return story.with_pipeline(story.end(record, result, now), {})

@@ -1,0 +1,202 @@
+"""The life of a run: begin, watch its manifest, cancel, hold, finish. Pure; called by core/decide.py.
+
+A run is the pair (Migration, Plan) once recorded; it never begins again, whatever happens to the files (design section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from reconciler.core import names, planchecks
+from reconciler.core.actions import VmKey
+from reconciler.core.desired import Desired, InventoryRef, MigrationSpec, PlanSpec
+from reconciler.core.itinerary import Phase
+from reconciler.core.lookup import SiteIndex
+from reconciler.core.model import Known, Milestone, ObjectRef, Result
+from reconciler.core.moves import Hold
+from reconciler.core.record import RunRecord, VmRecord
+from reconciler.core.view import Observed, View
+
+
+def slug_of(plan: PlanSpec, ref: InventoryRef) -> str:
+    """Stable for one entry of a plan, whether or not the VM can be found right now."""
+    return names.vm_slug(ref.name or ref.id, f"{plan.ref}|{plan.source}|{ref.id or ref.name}")
+
+
+def active_run(runs: Mapping[ObjectRef, RunRecord], plan: ObjectRef) -> RunRecord | None:
+    return next((r for r in runs.values() if r.plan == plan and r.result is None), None)
+
+
+def succeeded(vms: Mapping[VmKey, VmRecord], plan: ObjectRef) -> frozenset[str]:
+    return frozenset(v.slug for v in vms.values() if v.plan == plan and v.result is Result.SUCCEEDED)
+
+
+def begin(
+    runs: dict[ObjectRef, RunRecord],
+    vms: dict[VmKey, VmRecord],
+    desired: Desired,
+    observed: Observed,
+    indexes: Mapping[ObjectRef, SiteIndex],
+    origin: str,
+    now: datetime,
+) -> None:
+    """Record each Migration that may start now. Oldest name first; Migrations of one plan queue."""
+    for ref in sorted(desired.migrations):
+        migration = desired.migrations[ref]
+        if ref in runs or migration.plan is None:
+            continue
+        plan = desired.plans.get(migration.plan)
+        if plan is None or plan.archived or active_run(runs, plan.ref) is not None:
+            continue
+        if planchecks.plan_findings(desired, observed, plan).blocked:
+            continue
+        _record(runs, vms, desired, migration, plan, origin, now)
+
+
+def _record(
+    runs: dict[ObjectRef, RunRecord],
+    vms: dict[VmKey, VmRecord],
+    desired: Desired,
+    migration: MigrationSpec,
+    plan: PlanSpec,
+    origin: str,
+    now: datetime,
+) -> None:
+    done = succeeded(vms, plan.ref)
+    slugs = {slug_of(plan, vm.ref): vm for vm in plan.vms}
+    todo = tuple(s for s in slugs if s not in done)
+    assert plan.source is not None and plan.destination is not None
+    runs[migration.ref] = RunRecord(
+        run=migration.ref,
+        plan=plan.ref,
+        mode=plan.mode,
+        source=plan.source,
+        destination=plan.destination,
+        revision=desired.revision,
+        origin=origin,
+        started=now,
+        vms=todo,
+        network_map=plan.network_map,
+        storage_map=plan.storage_map,
+        plan_digest=planchecks.digest(desired, plan),
+    )
+    for slug in todo:
+        ref = slugs[slug].ref
+        vms[(migration.ref, slug)] = VmRecord(
+            run=migration.ref,
+            slug=slug,
+            plan=plan.ref,
+            wanted=str(ref),
+            id=ref.id,
+            name=ref.name,
+            phase=Phase.PENDING.value,
+            message="waits to be looked at",
+        )
+
+
+# ---- the manifest -----------------------------------------------------------------------------------------------------------------------
+
+
+def _present(run: RunRecord, desired: Desired) -> bool:
+    broken = {f"Migration/{run.run}", f"Plan/{run.plan}"} & desired.broken
+    return bool(broken) or (run.run in desired.migrations and run.plan in desired.plans)
+
+
+def watch_manifest(run: RunRecord, desired: Desired, origin: str, descends: frozenset[ObjectRef], now: datetime) -> RunRecord:
+    if _present(run, desired):
+        return replace(run, gone_since=None) if run.gone_since else run
+    return run if run.gone_since else replace(run, gone_since=now)
+
+
+def removal_counts(run: RunRecord, desired: Desired, origin: str, descends: frozenset[ObjectRef]) -> bool:
+    """Safety 10: only the Migration's own file, in a tree without errors, on a head that descends from where the run began."""
+    return (
+        run.gone_since is not None
+        and run.run not in desired.migrations
+        and run.plan in desired.plans
+        and desired.complete
+        and run.origin == origin
+        and run.run in descends
+    )
+
+
+def cancelled(run: RunRecord, vms: Mapping[VmKey, VmRecord], desired: Desired) -> frozenset[str]:
+    """Slugs that `spec.cancel` names, by id or by name."""
+    migration = desired.migrations.get(run.run)
+    if migration is None:
+        return frozenset()
+    hit = {slug for ref in migration.cancel for slug in run.vms if names_vm(ref, vms[(run.run, slug)])}
+    return frozenset(hit)
+
+
+def names_vm(ref: InventoryRef, record: VmRecord) -> bool:
+    if ref.id:
+        return ref.id == record.id
+    name = ref.name.rsplit("/", 1)[-1]
+    return bool(ref.name) and (record.name in (ref.name, name) or (record.source is not None and record.source.name in (ref.name, name)))
+
+
+# ---- holding ----------------------------------------------------------------------------------------------------------------------------
+
+
+def hold_of(
+    run: RunRecord, record: VmRecord, view: View, desired: Desired, rewound: frozenset[str], indexes: Mapping[ObjectRef, SiteIndex]
+) -> Hold | None:
+    """Reasons to do nothing at all for this VM, whatever its table says."""
+    if run.gone_since is not None and not record.unwinding:
+        what = "Migration" if run.run not in desired.migrations else "Plan"
+        return Hold(
+            "ManifestGone",
+            "NotFound",
+            f"the {what} of this run is gone from the repo; nothing is done until it is back (a removed Migration cancels a VM before cutover "
+            "after 300 s, if the tree has no errors)",
+        )
+    source = record.source
+    assert source is not None
+    if source.provider not in desired.providers:
+        return Hold("ProviderChanged", "NotFound", f"Provider {source.provider} is gone from the repo; put it back to go on")
+    index = indexes.get(source.provider)
+    if index is not None and index.inventory.site.uuid != source.site_uuid:
+        return Hold(
+            "ProviderChanged",
+            "Modified",
+            f"Provider {source.provider} now leads to site {index.inventory.site.uuid}, but this run began at {source.site_uuid}; correct its url",
+        )
+    if isinstance(view.target, Known):
+        return _target_hold(record, view, rewound)
+    return None
+
+
+def _target_hold(record: VmRecord, view: View, rewound: frozenset[str]) -> Hold | None:
+    frozen = view.frozen
+    if view.inventory.site.uuid != frozen.target_site_uuid:
+        text = f"Provider {frozen.destination} now leads to cluster {view.inventory.site.uuid}, but this run began at {frozen.target_site_uuid}"
+        return Hold("ProviderChanged", "Modified", text)
+    run = str(record.run)
+    commits = {x.commit for _, x in view.volumes if x.migration == run}
+    vm = view.our_target_vm
+    if vm is not None and vm.migration == run:
+        commits.add(vm.commit)
+        if vm.milestone and Milestone(vm.milestone).order > record.milestone.order:
+            text = f"VirtualMachine {vm.namespace}/{vm.name} says milestone {vm.milestone}, git says {record.milestone.value}; was git restored?"
+            return Hold("StatusRewound", "Modified", text)
+    if lost := sorted(c for c in commits if c in rewound):
+        text = f"the target was written at status commit {lost[0][:12]}, which the status branch no longer has; was git restored from a backup?"
+        return Hold("StatusRewound", "Modified", text)
+    return None
+
+
+def finish(run: RunRecord, vms: Mapping[VmKey, VmRecord], now: datetime) -> RunRecord:
+    """All VMs ended: any failed = Failed, else any succeeded = Succeeded, else Canceled; a run of nothing has succeeded."""
+    results = [vms[(run.run, slug)].result for slug in run.vms]
+    if run.result is not None or any(r is None for r in results):
+        return run
+    if Result.FAILED in results:
+        result = Result.FAILED
+    elif Result.SUCCEEDED in results or not results:
+        result = Result.SUCCEEDED
+    else:
+        result = Result.CANCELED
+    return replace(run, result=result, completed=now)

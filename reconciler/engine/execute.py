@@ -1,0 +1,214 @@
+"""Action -> Outcome: one short handler per action. Declared acts read their guards again, right before they are done.
+
+What it is: the only place from which the engine changes a site. What it is not: a decision, a retry or a wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from reconciler.core import guards
+from reconciler.core.actions import (
+    DECLARED,
+    ActError,
+    Action,
+    DropBinder,
+    DropCopy,
+    DropTargetVm,
+    DropVolumes,
+    EnsureBinder,
+    EnsureCopy,
+    EnsureNamespace,
+    EnsureVm,
+    EnsureVolumes,
+    Outcome,
+    PowerSource,
+    ProveOff,
+    PutMarks,
+    PutWatermarks,
+    ReleaseVolumes,
+    StartTarget,
+)
+from reconciler.core.copyspec import CopyDisk, CopySpec
+from reconciler.core.inventory import SourceVm
+from reconciler.core.model import Absent, Known, Power, PowerRequest
+from reconciler.engine.sites import Sites
+from reconciler.errors import LeaseLost, ReconcilerError, RetryableError, TerminalError, UserError
+from reconciler.ports import Clock, DiskChoice, StatusRepo
+
+log = logging.getLogger(__name__)
+
+
+class GuardRefused(Exception):
+    """A guard said no: the intent is void and is decided anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What an act needs. `lease_ttl_s` is the TTL that the lease's age is judged by."""
+
+    sites: Sites
+    repo: StatusRepo
+    clock: Clock
+    lease_ttl_s: float
+
+
+def execute(action: Action, hands: Hands) -> Outcome:
+    """Never raises what a port may raise; anything else is a bug and becomes kind "internal"."""
+    name = type(action).__name__
+    try:
+        _lease(action, hands)
+        proof = _act(action, hands)
+    except GuardRefused as refused:
+        log.warning("a guard refused a declared act", extra={"action": name, "vm": action.key[1], "why": str(refused)})
+        return Outcome(action.key, name, hands.clock.now(), ActError("void", "GuardRefused", str(refused)))
+    except ReconcilerError as err:
+        log.warning("act failed", extra={"action": name, "vm": action.key[1], "reason": err.reason, "error": err.message})
+        return Outcome(action.key, name, hands.clock.now(), _act_error(err))
+    except Exception as err:  # the per-VM boundary: one bad VM harms no other
+        log.exception("act ended in a bug", extra={"action": name, "vm": action.key[1]})
+        return Outcome(action.key, name, hands.clock.now(), ActError("internal", "InternalError", f"{type(err).__name__}: {err}"))
+    if not isinstance(action, ProveOff):
+        log.info("act done", extra={"action": name, "vm": action.key[1]})
+    return Outcome(action.key, name, hands.clock.now(), None, proof)
+
+
+def _act_error(err: ReconcilerError) -> ActError:
+    match err:
+        case RetryableError(retry_after_s=after):
+            return ActError("retryable", err.reason, err.message, after)
+        case TerminalError():
+            return ActError("terminal", err.reason, err.message)
+        case UserError():
+            return ActError("user", err.reason, err.message)
+        case _:
+            return ActError("retryable", err.reason, err.message)
+
+
+def _lease(action: Action, hands: Hands) -> None:
+    """No act without the lease; a declared one needs it younger than half its TTL."""
+    age, ttl = hands.repo.lease_age_s(), hands.lease_ttl_s
+    if isinstance(action, DECLARED):
+        if (why := guards.lease_fresh(age, ttl)) is not None:
+            raise GuardRefused(why)
+    elif age is None or age >= ttl:
+        raise LeaseLost("LeaseLost", "the lease ran out before the act; it is decided anew")
+
+
+def _act(action: Action, hands: Hands) -> Known[SourceVm] | Absent | None:
+    sites = hands.sites
+    match action:
+        case EnsureNamespace():
+            sites.target_at(action.site).ensure_namespace(action.namespace)
+        case EnsureVolumes():
+            for spec, adopt in action.volumes:
+                sites.target_at(action.site).ensure_volume(spec, adopt)
+        case EnsureBinder():
+            sites.target_at(action.site).ensure_binder(action.spec)
+        case DropBinder():
+            sites.target_at(action.site).drop_binder(action.namespace, action.name, action.owner)
+        case EnsureVm():
+            sites.target_at(action.site).ensure_vm(action.spec)
+        case PowerSource():
+            _power_source(action, sites)
+        case ProveOff():
+            return sites.source_at(action.site).read_vm(action.vm)
+        case EnsureCopy():
+            _ensure_copy(action, sites)
+        case PutMarks():
+            for volume, mark in action.marks:
+                sites.target_at(action.site).put_mark(volume, mark, action.owner)
+        case PutWatermarks():
+            for volume, watermark in action.watermarks:
+                sites.target_at(action.site).put_watermark(volume, watermark)
+        case DropCopy():
+            sites.target_at(action.site).drop_copy(action.namespace, action.name, action.owner)
+        case StartTarget():
+            _start_target(action, sites)
+        case ReleaseVolumes():
+            sites.target_at(action.site).release_volumes(action.vm, action.volumes, action.owner)
+        case DropTargetVm():
+            target = sites.target_at(action.site)
+            _ask(guards.may_delete_vm(target.read_vm(action.namespace, action.name)))
+            target.drop_vm(action.namespace, action.name, action.owner)
+        case DropVolumes():
+            _drop_volumes(action, sites)
+        case _:
+            assert_never(action)
+    return None
+
+
+def _ask(why_not: str | None) -> None:
+    if why_not is not None:
+        raise GuardRefused(why_not)
+
+
+def _power_source(action: PowerSource, sites: Sites) -> None:
+    source = sites.source_at(action.site)
+    if action.target is None:
+        raise GuardRefused("there is no target VM to compare with")
+    site, namespace, name = action.target
+    target = sites.target_at(site).read_vm(namespace, name)
+    seen = source.read_vm(action.vm)
+    judge: Callable[..., str | None] = guards.may_power_on if action.want is PowerRequest.ON else guards.may_power_off
+    _ask(judge(seen, action.vm.uuid, target))
+    if guards.power_need(seen, action.want):
+        source.request_power(action.vm, action.want)
+
+
+def _start_target(action: StartTarget, sites: Sites) -> None:
+    target = sites.target_at(action.site)
+    volumes = tuple((uuid, target.read_volume(action.namespace, pvc)) for pvc, uuid in action.volumes)
+    vm = target.read_vm(action.namespace, action.name)
+    source = sites.source_at(action.source.provider).read_vm(action.source)
+    _ask(guards.may_start_target(source, action.source.uuid, action.epoch, vm, volumes, action.owner.source))
+    target.request_power(action.namespace, action.name, Power.ON, action.owner)
+
+
+def _drop_volumes(action: DropVolumes, sites: Sites) -> None:
+    target = sites.target_at(action.site)
+    for name in action.names:
+        _ask(guards.may_delete_volume(target.read_volume(action.namespace, name)))
+    for name in action.names:
+        target.drop_volume(action.namespace, name, action.owner)
+
+
+def _ensure_copy(action: EnsureCopy, sites: Sites) -> None:
+    """The source is read directly once more: its disks must still lie where the path was chosen for (safety 3)."""
+    source = sites.source_at(action.source.provider)
+    seen = source.read_vm(action.source)
+    if isinstance(seen, Absent):
+        raise RetryableError("SourceGone", f"source VM {action.source} is not there right now")
+    if seen.value.power is not Power.OFF or seen.value.epoch != action.epoch:
+        raise RetryableError("SourceChanged", f"{action.source} is {seen.value.power.value} or ran since; it is looked at anew")
+    where = source.describe_copy(seen.value, tuple(DiskChoice(d.disk_uuid, d.path) for d in action.disks))
+    disks = tuple(
+        CopyDisk(
+            uuid=d.disk_uuid,
+            label=d.label,
+            reader=where.disks[d.disk_uuid][0],
+            url=where.disks[d.disk_uuid][1],
+            capacity_bytes=d.capacity_bytes,
+            target="",
+            block=d.block,
+            resume_bytes=d.resume_bytes,
+            compare=d.compare,
+        )
+        for d in action.disks
+    )
+    spec = CopySpec(
+        run=action.job.owner.migration,
+        vm=action.job.owner.vm,
+        round_key=action.job.round_key,
+        disks=disks,
+        tls=where.tls,
+        credentials_dir="",
+        verify=action.verify,
+        connections=where.connections,
+        request_bytes=where.request_bytes,
+        bandwidth_bytes_per_s=action.bandwidth_bytes_per_s,
+    )
+    sites.target_at(action.site).ensure_copy(action.job, disks, where, spec)

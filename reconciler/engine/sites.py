@@ -1,0 +1,131 @@
+"""The drivers of this process, one per Provider, and the threads that talk to them.
+
+What it is: lazily connected drivers, closed and connected anew when their Provider changed; one bulk read at a time per site, with a time
+budget, so that a slow or dead site delays only its own VMs. What it is not: knowledge of any platform (the app hands in a Connector).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Protocol, TypeVar
+
+from reconciler.core.desired import ProviderSpec
+from reconciler.core.inventory import Inventory
+from reconciler.core.lookup import SiteIndex
+from reconciler.core.model import Known, ObjectRef, Unknown
+from reconciler.errors import ReconcilerError, RetryableError, TerminalError
+from reconciler.ports import SourceDriver, TargetDriver
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+THREADS_PER_SITE = 8
+
+
+class Connector(Protocol):
+    """Makes drivers; app.py has the one that knows the registry and the credentials."""
+
+    def source(self, provider: ProviderSpec) -> SourceDriver: ...
+    def target(self, provider: ProviderSpec) -> TargetDriver: ...
+
+
+class Sites:
+    """`budget_s`: how long a pass waits for one site's bulk read or acts before it goes on without them."""
+
+    def __init__(self, connector: Connector, budget_s: float = 20.0) -> None:
+        self._connector = connector
+        self._budget_s = budget_s
+        self._specs: dict[ObjectRef, ProviderSpec] = {}
+        self._sources: dict[ObjectRef, SourceDriver] = {}
+        self._targets: dict[ObjectRef, TargetDriver] = {}
+        self._refused: dict[ObjectRef, Unknown] = {}
+        self._pools: dict[ObjectRef, ThreadPoolExecutor] = {}
+        self._reading: dict[ObjectRef, Future[object]] = {}
+        self._indexes: dict[ObjectRef, SiteIndex] = {}
+
+    def use(self, providers: Mapping[ObjectRef, ProviderSpec]) -> None:
+        """Forget drivers whose Provider changed or is gone; a refused one is tried again only after such a change."""
+        for ref in [r for r, spec in self._specs.items() if providers.get(r) != spec]:
+            self._drop(ref)
+
+    def _drop(self, ref: ObjectRef) -> None:
+        self._specs.pop(ref, None)
+        self._refused.pop(ref, None)
+        self._indexes.pop(ref, None)
+        for driver in (self._sources.pop(ref, None), self._targets.pop(ref, None)):
+            if driver is not None:
+                driver.close()
+
+    def source(self, provider: ProviderSpec) -> SourceDriver:
+        if provider.ref not in self._sources:
+            self._specs[provider.ref] = provider
+            self._sources[provider.ref] = self._connector.source(provider)
+        return self._sources[provider.ref]
+
+    def target(self, provider: ProviderSpec) -> TargetDriver:
+        if provider.ref not in self._targets:
+            self._specs[provider.ref] = provider
+            self._targets[provider.ref] = self._connector.target(provider)
+        return self._targets[provider.ref]
+
+    def source_at(self, ref: ObjectRef) -> SourceDriver:
+        """An already connected driver (for acts). Errors: RetryableError NotConnected."""
+        if ref not in self._sources:
+            raise RetryableError("NotConnected", f"Provider {ref} is not connected")
+        return self._sources[ref]
+
+    def target_at(self, ref: ObjectRef) -> TargetDriver:
+        if ref not in self._targets:
+            raise RetryableError("NotConnected", f"Provider {ref} is not connected")
+        return self._targets[ref]
+
+    def index(self, ref: ObjectRef, inventory: Inventory) -> SiteIndex:
+        known = self._indexes.get(ref)
+        if known is None or known.inventory is not inventory:
+            known = self._indexes[ref] = SiteIndex(inventory)
+        return known
+
+    def submit(self, ref: ObjectRef, work: Callable[[], T]) -> Future[T]:
+        """Run `work` on the site's own bounded threads."""
+        pool = self._pools.get(ref)
+        if pool is None:
+            pool = self._pools[ref] = ThreadPoolExecutor(THREADS_PER_SITE, thread_name_prefix=f"site-{ref.name}")
+        return pool.submit(work)
+
+    def read_all(self, reads: Mapping[ObjectRef, tuple[ProviderSpec, Callable[[], T]]]) -> dict[ObjectRef, Known[T] | Unknown]:
+        """Bulk reads side by side. A read that is over its budget goes on and counts in a later pass."""
+        results: dict[ObjectRef, Known[T] | Unknown] = {}
+        futures: dict[ObjectRef, Future[object]] = {}
+        for ref, (provider, read) in reads.items():
+            if ref in self._refused:
+                results[ref] = self._refused[ref]
+                continue
+            self._specs.setdefault(ref, provider)
+            running = self._reading.get(ref)
+            futures[ref] = running if running is not None else self.submit(ref, read)
+            self._reading[ref] = futures[ref]
+        wait(futures.values(), timeout=self._budget_s)
+        for ref, future in futures.items():
+            results[ref] = self._harvest(ref, future)
+        return results
+
+    def _harvest(self, ref: ObjectRef, future: Future[object]) -> Known[T] | Unknown:
+        if not future.done():
+            return Unknown("Slow", f"Provider {ref} did not answer within {self._budget_s:.0f} s; its VMs wait, others go on")
+        del self._reading[ref]
+        try:
+            return Known(future.result())  # type: ignore[arg-type]
+        except ReconcilerError as err:
+            log.warning("site cannot be read", extra={"provider": str(ref), "reason": err.reason, "error": err.message})
+            unknown = Unknown(err.reason, err.message, terminal=isinstance(err, TerminalError))
+            if unknown.terminal:
+                self._refused[ref] = unknown
+            return unknown
+
+    def close(self) -> None:
+        for ref in list(self._specs):
+            self._drop(ref)
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
