@@ -100,7 +100,7 @@ def _has_error(problems: tuple[Problem, ...]) -> bool:
 
 
 def _limits(loaded: Loaded, tree: _Tree) -> Limits:
-    """From the one ForkliftController. While it is wrong, or there are several, VMs go one at a time: a limit somebody set is never exceeded."""
+    """From the one ForkliftController. While it is wrong, or there are several: one VM at a time, so no limit is exceeded."""
     controllers = [doc for doc in loaded.documents if doc.kind == "ForkliftController"]
     if len(controllers) > 1:
         for doc in controllers:

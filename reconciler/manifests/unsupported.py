@@ -136,7 +136,7 @@ def of_source(platform: str, *, skip_conversion: bool, has_hosts: bool) -> Itera
     if platform != "vsphere":
         yield Unsupported("spec.provider.source", f"sources of type {platform} are not implemented; only vsphere is", True)
     elif not skip_conversion:
-        message = "guest conversion (virt-v2v) is not implemented; remedy: skipGuestConversion: true, for guests with virtio drivers"
+        message = "guest conversion (virt-v2v) is not implemented; remedy: skipGuestConversion: true copies the disks as they are"
         yield Unsupported("spec.skipGuestConversion", message, True)
     if has_hosts:
         yield Unsupported("spec.provider.source", "Host manifests are not used yet; disks are read through the vCenter", False)
