@@ -1,0 +1,213 @@
+"""What we send: PVC, binder, importer Job, Secret, VirtualMachine. Properties that safety or a cluster's admission depend on."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from reconciler.core.model import Secret
+from reconciler.core.target import (
+    BinderSpec,
+    CopyJob,
+    Owner,
+    Placement,
+    TargetDisk,
+    TargetNic,
+    TargetVmSpec,
+    VolumeMode,
+    VolumeSpec,
+)
+from reconciler.drivers.kubevirt import labels, machine, objects, pods
+from reconciler.drivers.kubevirt.options import TargetSettings
+
+OWNER = Owner("mtv/" + "w" * 70, "mtv/run-1", "web-3f9c2a1b", "site-uuid/vm-uuid", "None", "abc123")
+SETTINGS = TargetSettings("registry.example/reconciler:1")
+PLACEMENT = Placement({"zone": "a"}, {"nodeAffinity": {}}, "mover")
+VOLUMES = (("uuid-0", "web-disk-0", VolumeMode.FILESYSTEM), ("uuid-1", "web-disk-1", VolumeMode.BLOCK))
+JOB = CopyJob("shop", "copy-web", VOLUMES, PLACEMENT, OWNER, "round-1", 2)
+BINDER = BinderSpec("shop", "bind-web", tuple((name, mode) for _, name, mode in VOLUMES), PLACEMENT, OWNER)
+VOLUME = VolumeSpec(
+    "shop", "web-disk-0", "uuid-0", "vm-uuid", 1 << 30, 1143 << 20, "fast", VolumeMode.FILESYSTEM, "ReadWriteOnce", "[ds] a.vmdk", 0, OWNER
+)
+
+
+def vm_spec(**changes: Any) -> TargetVmSpec:
+    fields: dict[str, Any] = {
+        "namespace": "shop",
+        "name": "web",
+        "cpu_sockets": 2,
+        "cpu_cores": 4,
+        "memory_bytes": 3 << 30,
+        "firmware": "bios",
+        "secure_boot": False,
+        "tpm": False,
+        "uuid": "421c5e0a-0d4f-11b2-053f-27e1d9a0c3b4",
+        "serial": "VMware-42",
+        "disks": (TargetDisk("vol-0", "web-disk-0", "virtio", 1, "serial-0"), TargetDisk("vol-1", "web-disk-1", "virtio", None, "", True)),
+        "nics": (TargetNic("net-0", "00:50:56:00:00:01", "virtio", True), TargetNic("net-1", "", "virtio", False, "nets/db")),
+        "owner": OWNER,
+        "source_name": "Web",
+    }
+    return TargetVmSpec(**(fields | changes))
+
+
+def domain(spec: TargetVmSpec) -> dict[str, Any]:
+    found: dict[str, Any] = machine.desired(spec)["spec"]["template"]["spec"]["domain"]
+    return found
+
+
+def both_pods() -> list[dict[str, Any]]:
+    return [pods.binder(BINDER, SETTINGS)["spec"], pods.importer(JOB, SETTINGS)["spec"]["template"]["spec"]]
+
+
+def test_everything_carries_identity_in_full_as_annotations_and_as_legal_labels() -> None:
+    vm = machine.create(vm_spec(labels={"app": "web", labels.MANAGED_BY: "somebody"}))
+    made = [objects.volume(VOLUME), pods.binder(BINDER, SETTINGS), pods.importer(JOB, SETTINGS), vm]
+    made.append(objects.copy_secret("shop", "copy-web", "job-uid", OWNER, {}))
+    for obj in made:
+        assert labels.carries_key(obj, OWNER), obj["kind"]
+        notes = obj["metadata"]["annotations"]
+        assert notes[labels.PLAN] == OWNER.plan
+        assert (notes[labels.MILESTONE], notes[labels.COMMIT]) == ("None", "abc123")
+        for key in (labels.PLAN, labels.MIGRATION, labels.VM):
+            value = obj["metadata"]["labels"][key]
+            assert 0 < len(value) <= 63
+            assert "/" not in value
+
+
+def test_a_pvc_says_what_it_is_for() -> None:
+    pvc = objects.volume(VOLUME)
+    assert pvc["spec"] == {
+        "storageClassName": "fast",
+        "volumeMode": "Filesystem",
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1143Mi"}},
+    }
+    notes = pvc["metadata"]["annotations"]
+    assert (notes[labels.DISK_UUID], notes[labels.SOURCE_VM_UUID]) == ("uuid-0", "vm-uuid")
+    assert (notes[labels.DISK_SOURCE], notes[labels.DISK_INDEX]) == ("[ds] a.vmdk", "0")
+    assert pvc["metadata"]["labels"]["vmUUID"] == "vm-uuid"
+
+
+def test_pods_pass_pod_security_restricted_and_run_as_the_guests_process_does() -> None:
+    for spec in both_pods():
+        security = spec["securityContext"]
+        assert {security["runAsUser"], security["runAsGroup"], security["fsGroup"]} == {107}
+        assert security["runAsNonRoot"] is True
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["restartPolicy"] == "Never"
+        container = spec["containers"][0]["securityContext"]
+        assert container == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+
+
+def test_pods_mount_every_volume_in_its_mode_and_stand_where_the_vm_will() -> None:
+    for spec in both_pods():
+        main = spec["containers"][0]
+        assert {"name": "disk-0", "mountPath": "/var/run/reconciler/disks/0"} in main["volumeMounts"]
+        assert main["volumeDevices"] == [{"name": "disk-1", "devicePath": "/dev/reconciler/disk1"}]
+        assert {"name": "disk-1", "persistentVolumeClaim": {"claimName": "web-disk-1"}} in spec["volumes"]
+        assert (spec["nodeSelector"], spec["serviceAccountName"]) == ({"zone": "a"}, "mover")
+        assert spec["affinity"] == {"nodeAffinity": {}}
+
+
+def test_a_binder_is_never_force_deleted() -> None:
+    assert pods.binder(BINDER, SETTINGS)["spec"]["terminationGracePeriodSeconds"] > 0
+
+
+def test_an_importer_starts_suspended_and_is_never_started_twice_by_kubernetes() -> None:
+    job = pods.importer(JOB, SETTINGS)
+    spec = job["spec"]
+    assert (spec["suspend"], spec["backoffLimit"], spec["podReplacementPolicy"]) == (True, 0, "Failed")
+    assert spec["template"]["spec"]["containers"][0]["command"] == ["reconciler", "worker", "/var/run/reconciler/spec/spec.json"]
+    assert spec["template"]["metadata"]["labels"][labels.ROLE] == "importer"
+    notes = job["metadata"]["annotations"]
+    assert (notes[labels.ROUND_KEY], notes[labels.ATTEMPT]) == ("round-1", "2")
+
+
+def test_the_secret_is_mounted_read_only_and_dies_with_its_job() -> None:
+    main = pods.importer(JOB, SETTINGS)["spec"]["template"]["spec"]["containers"][0]
+    mounts = {m["name"]: m for m in main["volumeMounts"]}
+    assert (mounts["spec"]["mountPath"], mounts["spec"]["readOnly"]) == ("/var/run/reconciler/spec", True)
+    assert (mounts["credentials"]["mountPath"], mounts["credentials"]["readOnly"]) == ("/var/run/reconciler/credentials", True)
+    data = objects.copy_secret_data("{}", {"user": Secret("u"), "password": Secret("pä")}, "PEM")
+    secret = objects.copy_secret("shop", "copy-web", "job-uid", OWNER, data)
+    assert {key: base64.b64decode(value).decode() for key, value in secret["data"].items()} == {
+        "spec.json": "{}",
+        "user": "u",
+        "password": "pä",
+        "ca.crt": "PEM",
+    }
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
+
+
+def test_a_vm_is_made_halted_and_an_apply_never_names_a_run_strategy() -> None:
+    assert machine.create(vm_spec())["spec"]["runStrategy"] == "Halted"
+    applied = json.dumps(machine.desired(vm_spec()))
+    assert "runStrategy" not in applied
+    assert '"running"' not in applied
+
+
+@pytest.mark.parametrize(
+    ("firmware", "secure", "bootloader", "smm"),
+    [
+        ("bios", False, {"bios": {}}, False),
+        ("efi", False, {"efi": {"secureBoot": False}}, False),
+        ("efi", True, {"efi": {"secureBoot": True}}, True),
+    ],
+)
+def test_firmware(firmware: str, secure: bool, bootloader: dict[str, Any], smm: bool) -> None:
+    found = domain(vm_spec(firmware=firmware, secure_boot=secure))
+    assert found["firmware"]["bootloader"] == bootloader
+    assert ("smm" in found["features"]) is smm
+    assert found["firmware"]["serial"] == "VMware-42"
+
+
+def test_cpu_and_memory_give_way_to_an_instance_type() -> None:
+    plain = domain(vm_spec())
+    assert (plain["cpu"]["sockets"], plain["cpu"]["cores"], plain["memory"]) == (2, 4, {"guest": "3Gi"})
+    sized = machine.desired(vm_spec(instance_type="u1.large"))["spec"]
+    assert {"cpu", "memory"} & set(sized["template"]["spec"]["domain"]) == set()
+    assert sized["instancetype"] == {"kind": "VirtualMachineClusterInstancetype", "name": "u1.large"}
+    assert machine.instance_type("shop/own") == {"kind": "VirtualMachineInstancetype", "name": "own"}
+    assert machine.instance_type("/u1.large")["kind"] == "VirtualMachineClusterInstancetype"
+
+
+def test_disks_and_volumes_belong_together() -> None:
+    template = machine.desired(vm_spec())["spec"]["template"]["spec"]
+    assert template["domain"]["devices"]["disks"] == [
+        {"name": "vol-0", "disk": {"bus": "virtio"}, "bootOrder": 1, "serial": "serial-0"},
+        {"name": "vol-1", "disk": {"bus": "virtio"}, "shareable": True, "cache": "none"},
+    ]
+    assert template["volumes"][0] == {"name": "vol-0", "persistentVolumeClaim": {"claimName": "web-disk-0"}}
+
+
+def test_nics_keep_their_macs_and_a_vm_without_nics_gets_none() -> None:
+    template = machine.desired(vm_spec())["spec"]["template"]["spec"]
+    devices = template["domain"]["devices"]
+    assert devices["interfaces"][0] == {"name": "net-0", "macAddress": "00:50:56:00:00:01", "model": "virtio", "masquerade": {}}
+    assert devices["interfaces"][1] == {"name": "net-1", "model": "virtio", "bridge": {}}
+    assert template["networks"] == [{"name": "net-0", "pod": {}}, {"name": "net-1", "multus": {"networkName": "nets/db"}}]
+    assert devices["autoattachPodInterface"] is True
+    assert domain(vm_spec(nics=()))["devices"]["autoattachPodInterface"] is False
+
+
+@pytest.mark.parametrize(("tpm", "want"), [(True, {"persistent": True}), (False, {"enabled": False})])
+def test_a_tpm_is_kept_or_refused_in_so_many_words(tpm: bool, want: dict[str, bool]) -> None:
+    assert domain(vm_spec(tpm=tpm))["devices"]["tpm"] == want
+
+
+def test_an_emulated_guest_gets_a_usb_tablet() -> None:
+    disks = (TargetDisk("vol-0", "web-disk-0", "sata", 1, ""),)
+    assert domain(vm_spec(disks=disks))["devices"]["inputs"][0]["bus"] == "usb"
+    assert domain(vm_spec())["devices"]["inputs"][0]["bus"] == "virtio"
+
+
+@pytest.mark.parametrize(("nested", "policy"), [(True, "optional"), (False, "disable")])
+def test_nested_virtualization(nested: bool, policy: str) -> None:
+    features = domain(vm_spec(nested_virtualization=nested))["cpu"]["features"]
+    assert {(f["name"], f["policy"]) for f in features} == {("vmx", policy), ("svm", policy)}
+    assert "features" not in domain(vm_spec())["cpu"]
