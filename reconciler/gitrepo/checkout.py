@@ -117,7 +117,7 @@ class Reader:
             refspecs = [
                 f"+{source[ref]}:{ref}" for ref in stale
             ]  # '+' concerns our own copy: a restored forge is followed, never overwritten
-            self._git.remote(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", self._git.url, *refspecs])
+            self._git.fetch(*refspecs)
             self._heads = self._local_heads()
         return {ref: self._heads.get(ref, "") if commit is not None else "" for ref, commit in wanted.items()}
 

@@ -88,6 +88,9 @@ class Git:
         self.check_clone(args[0], done)
         raise remote_failure(self.url, done.err)
 
+    def fetch(self, *refspecs: str, options: Sequence[str] = ()) -> None:
+        self.remote(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", *options, "--", self.url, *refspecs])
+
     def check_clone(self, command: str, done: Done) -> None:
         """Raise GitCacheLost if a failed exchange with the remote failed because of our side."""
         own = [line for line in done.err.splitlines() if not line.startswith("remote:")]

@@ -9,6 +9,7 @@ the lease look young.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -122,18 +123,7 @@ class Lease:
         head = heads.get(ref, "")
         if not head or self._still_local(head):
             return head
-        self._git.remote(
-            [
-                "fetch",
-                "--quiet",
-                "--no-tags",
-                "--no-write-fetch-head",
-                "--depth=1",
-                "--",
-                self._git.url,
-                f"+{ref}:{_LEASE_REF}",
-            ]
-        )
+        self._git.fetch(f"+{ref}:{_LEASE_REF}", options=["--depth=1"])
         return self._git.local(["rev-parse", "--verify", _LEASE_REF]).decode().strip()
 
     def _still_local(self, commit: str) -> bool:
@@ -175,5 +165,7 @@ def parse_claim(commit: bytes) -> Claim:
         until = datetime.strptime(trailers["Until"], _TIME).replace(tzinfo=UTC)
         ttl_s = float(trailers["Ttl-Seconds"])
     except (KeyError, ValueError):
+        until, ttl_s = None, 0.0
+    if not math.isfinite(ttl_s):
         until, ttl_s = None, 0.0
     return Claim(trailers.get("Released") == "yes", until, ttl_s)
