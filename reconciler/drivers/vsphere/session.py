@@ -1,0 +1,176 @@
+"""The logged-in connection to one vCenter: login on first use, the same session for all calls, one new login when it has expired.
+
+What it is: transport, login and the border where vendor errors become ours (with faults.py). SDK types stop here and in the modules
+that read inventory. What it is not: any knowledge of VMs. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from reconciler.core.desired import ProviderSpec
+from reconciler.core.inventory import SiteInfo
+from reconciler.core.model import Secret
+from reconciler.drivers.vsphere.faults import CALL_ERRORS, explain, redact
+from reconciler.drivers.vsphere.sdk import SoapStubAdapter, vim
+from reconciler.drivers.vsphere.trust import Endpoint, PinnedConnection, Trust, endpoint_of, text, trust_of
+from reconciler.errors import RetryableError, TerminalError, UserError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Versions of the API, as pyVmomi names them: 6.7, which newer servers go on answering, and 7.0, which also maps guest disks to devices.
+API_VERSION, API_VERSION_FROM_7 = "vim.version.version12", "vim.version.v7_0"
+TIMEOUT_S = 60.0
+IDLE_S = 30  # a pooled connection idle for longer may be closed at the other end
+CONNECTIONS = 8
+
+
+class Session:
+    """`generation` grows with each login: views, filters and versions of an earlier one are gone."""
+
+    def __init__(self, provider: ProviderSpec, secret: Mapping[str, Secret]) -> None:
+        self.endpoint: Endpoint = endpoint_of(provider)
+        self.trust: Trust = trust_of(provider, secret)
+        self.site = f"vCenter {self.endpoint.authority}"
+        self.generation = 0
+        self.user, self.password = secret.get("user"), secret.get("password")
+        missing = [key for key in ("user", "password") if not text(secret, key)]
+        if missing or self.user is None or self.password is None:
+            raise UserError("SecretNotValid", f"the secret of provider {provider.ref} lacks {' and '.join(missing)}")
+        self._timeout_s = _timeout(provider)
+        self._lock = threading.RLock()
+        self._content: Any = None
+        self._stub: Any = None
+        self._refused: TerminalError | None = None
+
+    def run(self, what: str, call: Callable[[Any], T]) -> T:
+        """`call` with the service content, in a live session.
+
+        When the server says that the session is gone, one new login and `call` once more, so it must be repeatable as a whole.
+        Errors: TerminalError and RetryableError only; `what` opens the message.
+        """
+        generation, content = self._open(what)
+        try:
+            return call(content)
+        except vim.fault.NotAuthenticated:
+            log.info("session expired, logging in again", extra={"site": self.site})
+        except CALL_ERRORS as err:
+            raise self._explain(err, what) from err
+        self._drop(generation)
+        _, content = self._open(what)
+        try:
+            return call(content)
+        except vim.fault.NotAuthenticated as err:
+            raise RetryableError("SessionLost", f"{what}: {self.site} drops each new session at once") from err
+        except CALL_ERRORS as err:
+            raise self._explain(err, what) from err
+
+    def read_site(self) -> SiteInfo:
+        """Identity and the server's own time; the call also shows whether the session still lives."""
+
+        def call(content: Any) -> tuple[Any, datetime]:
+            return content.about, vim.ServiceInstance("ServiceInstance", self._stub).CurrentTime()
+
+        about, now = self.run("read the site", call)
+        return SiteInfo(about.instanceUuid or "", about.fullName or about.name, about.version, now)
+
+    def credentials(self) -> Mapping[str, Secret]:
+        assert self.user is not None and self.password is not None
+        return {"user": Secret(self.user.reveal().strip()), "password": self.password}
+
+    def stub(self) -> Any:
+        """For references to objects by id. Only inside `run`."""
+        assert self._stub is not None
+        return self._stub
+
+    def close(self) -> None:
+        """Log out if that is possible; close all connections in any case."""
+        with self._lock:
+            if self._stub is None:
+                return
+            try:
+                if self._content is not None:
+                    self._content.sessionManager.Logout()
+            except CALL_ERRORS as err:
+                log.debug("logout failed", extra={"site": self.site, "error": str(self._explain(err, "log out"))})
+            finally:
+                self._stub.DropConnections()
+                self._stub = self._content = None
+
+    def _open(self, what: str) -> tuple[int, Any]:
+        with self._lock:
+            if self._refused is not None:
+                raise self._refused
+            if self._content is None:
+                self._content = self._login(what)
+                self.generation += 1
+            return self.generation, self._content
+
+    def _login(self, what: str) -> Any:
+        assert self.user is not None and self.password is not None
+        if self._stub is None:
+            self._stub = self._connect()
+        try:
+            content = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
+            if int(content.about.apiVersion.partition(".")[0]) >= 7:
+                self._stub.ComputeVersionInfo(API_VERSION_FROM_7)
+            content.sessionManager.Login(self.user.reveal().strip(), self.password.reveal())
+        except CALL_ERRORS as err:
+            ours = self._explain(err, f"{what}: log in")
+            if isinstance(ours, TerminalError):
+                self._refused = ours  # asking again could lock the account; a changed secret makes a new Session
+            raise ours from err
+        if not content.about.instanceUuid:
+            raise TerminalError("NotAVCenter", f"{self.site} is an ESXi host; give the url of the vCenter that manages it")
+        log.info("logged in", extra={"site": self.site, "version": content.about.version})
+        return content
+
+    def _connect(self) -> Any:
+        stub = SoapStubAdapter(
+            host=self.endpoint.host,
+            port=self.endpoint.port,
+            path=self.endpoint.path,
+            version=API_VERSION,
+            sslContext=self.trust.context(),
+            poolSize=CONNECTIONS,
+            connectionPoolTimeout=IDLE_S,
+            httpConnectionTimeout=self._timeout_s,
+        )
+        stub.scheme = functools.partial(PinnedConnection, pin=self.trust.tls)
+        return stub
+
+    def _drop(self, generation: int) -> None:
+        """Forget a dead session, unless another thread has logged in again already."""
+        with self._lock:
+            if self.generation == generation and self._content is not None:
+                self._content = None
+                if self._stub is not None:
+                    self._stub.SetSessionId("")
+
+    def _explain(self, err: Exception, what: str) -> Exception:
+        return explain(err, what, self.site, self.secrets())
+
+    def secrets(self) -> tuple[str, ...]:
+        return tuple(s.reveal() for s in (self.password,) if s is not None)
+
+    def redact(self, message: str) -> str:
+        return redact(message, self.secrets())
+
+
+def _timeout(provider: ProviderSpec) -> float:
+    """Setting `requestTimeoutSeconds`: how long one answer may keep us waiting, for slow links and large vCenters."""
+    written = provider.settings.get("requestTimeoutSeconds", "")
+    try:
+        seconds = float(written) if written else TIMEOUT_S
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds <= 3600.0:
+        raise UserError("SettingsNotValid", f"requestTimeoutSeconds of provider {provider.ref} is {written!r}; give seconds, 1 to 3600")
+    return seconds

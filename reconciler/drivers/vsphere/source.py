@@ -1,0 +1,184 @@
+"""vSphere as a source of cold migrations: SourceDriver over one vCenter.
+
+What it is: the few calls the engine makes, each a direct read or one request, composed of session, inventory, epoch and disks.
+What it is not: a decision; nothing here waits, polls or tries again. Every act first checks that the VM behind the id is still the one
+that the run froze: a rebuilt vCenter gives old ids to other machines (safety 13).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reconciler.core.copyspec import Reader
+from reconciler.core.datapath import DATASTORE
+from reconciler.core.desired import ProviderSpec
+from reconciler.core.inventory import Inventory, SiteInfo, SourceDisk, SourceVm
+from reconciler.core.model import Absent, Known, Power, PowerRequest, Secret, VmRef
+from reconciler.drivers.vsphere.collector import VM_PROPERTIES, read_one, read_some
+from reconciler.drivers.vsphere.disks import flat_url
+from reconciler.drivers.vsphere.epoch import CHANGE_VERSION, read_epoch
+from reconciler.drivers.vsphere.inventory import InventoryCache
+from reconciler.drivers.vsphere.machine import power_of
+from reconciler.drivers.vsphere.sdk import vim, vmodl
+from reconciler.drivers.vsphere.session import Session
+from reconciler.errors import RetryableError, TerminalError
+from reconciler.ports import Capabilities, Clock, CopySource, DiskChoice, SourceDriver
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 4
+REQUEST_BYTES = 1 << 20
+_UUID = "config.instanceUuid"
+_POWER_PROPERTIES = (_UUID, "runtime.powerState", "guest.toolsRunningStatus", "recentTask")
+_TASKS = {
+    PowerRequest.ON: frozenset({"VirtualMachine.powerOn", "Datacenter.ExecuteVmPowerOnLRO"}),
+    PowerRequest.OFF: frozenset({"VirtualMachine.powerOff"}),
+    PowerRequest.SHUTDOWN: frozenset({"VirtualMachine.powerOff"}),
+}
+_ALIVE = ("queued", "running")
+
+
+def connect(provider: ProviderSpec, secret: Mapping[str, Secret], clock: Clock) -> SourceDriver:
+    """No call is made yet. Errors: UserError for a url, secret or setting that is wrong."""
+    return VsphereSource(Session(provider, secret), clock)
+
+
+class VsphereSource:
+    """Thread-safe; one per provider and secret."""
+
+    caps = Capabilities(warm=False, quiesce=False, guest_shutdown=True, needs_conversion=True)
+
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self._session = session
+        self._inventory = InventoryCache(session, clock)
+
+    def read_site(self) -> SiteInfo:
+        return self._session.read_site()
+
+    def read_inventory(self) -> Inventory:
+        return self._inventory.read(self._session.read_site())
+
+    def read_vm(self, vm: VmRef) -> Known[SourceVm] | Absent:
+        found = self._session.run(f"read {vm}", lambda content: self._read(content, vm))
+        if found is None:
+            return Absent()
+        properties, epoch = found
+        return Known(self._inventory.convert_one(vm.id, properties, epoch))
+
+    def request_power(self, vm: VmRef, want: PowerRequest) -> None:
+        """Success when it is so already or is being done. Errors: ToolsNotRunning (Retryable): whether to pull the plug is policy."""
+        self._session.run(f"{want} of {vm}", lambda content: self._request(content, vm, want))
+
+    def describe_copy(self, vm: SourceVm, disks: Sequence[DiskChoice]) -> CopySource:
+        by_uuid = {disk.uuid: disk for disk in vm.disks}
+        urls = {choice.disk_uuid: self._url(vm, by_uuid.get(choice.disk_uuid), choice) for choice in disks}
+        return CopySource(
+            disks={uuid: (Reader.HTTP_RANGE, url) for uuid, url in urls.items()},
+            tls=self._session.trust.tls,
+            ca_pem=self._session.trust.ca_pem,
+            credentials=self._session.credentials(),
+            connections=CONNECTIONS,
+            request_bytes=REQUEST_BYTES,
+        )
+
+    def close(self) -> None:
+        self._inventory.close()
+        self._session.close()
+
+    def _read(self, content: Any, vm: VmRef) -> tuple[dict[str, Any], str | None] | None:
+        """Properties, then the epoch: a power-on that falls between the two shows in the epoch."""
+        self._check_site(content, vm)
+        reference = self._reference(vm)
+        try:
+            properties = read_one(content, reference, (*VM_PROPERTIES, CHANGE_VERSION))
+            if not _same(properties, vm):
+                return None
+            return properties, read_epoch(content, reference, str(properties.get(CHANGE_VERSION) or ""))
+        except vmodl.fault.ManagedObjectNotFound:
+            return None
+
+    def _request(self, content: Any, vm: VmRef, want: PowerRequest) -> None:
+        self._check_site(content, vm)
+        reference = self._reference(vm)
+        try:
+            properties = read_one(content, reference, _POWER_PROPERTIES)
+        except vmodl.fault.ManagedObjectNotFound as err:
+            raise _gone(vm) from err
+        if not _same(properties, vm):
+            raise _gone(vm)
+        power, wanted = power_of(properties.get("runtime.powerState")), Power.ON if want is PowerRequest.ON else Power.OFF
+        if power is wanted or _under_way(content, vm, properties.get("recentTask") or [], want):
+            return
+        if want is PowerRequest.SHUTDOWN and properties.get("guest.toolsRunningStatus") != "guestToolsRunning":
+            raise RetryableError(
+                "ToolsNotRunning", f"{vm} cannot be shut down: VMware Tools do not run in its guest; start them, or power it off"
+            )
+        try:
+            _start(reference, want)
+        except vim.fault.InvalidPowerState as err:
+            if power_of(err.existingState) is not wanted:
+                raise
+        log.info("power change requested", extra={"vm": str(vm), "want": want.value})
+
+    def _check_site(self, content: Any, vm: VmRef) -> None:
+        if content.about.instanceUuid != vm.site_uuid:
+            raise RetryableError(
+                "ProviderChanged",
+                f"{self._session.site} is another vCenter ({content.about.instanceUuid}) than {vm} was found in ({vm.site_uuid}); "
+                "set the provider's url back",
+            )
+
+    def _reference(self, vm: VmRef) -> Any:
+        return vim.VirtualMachine(vm.id, self._session.stub())
+
+    def _url(self, vm: SourceVm, disk: SourceDisk | None, choice: DiskChoice) -> str:
+        if disk is None:
+            raise TerminalError("DiskGone", f"{vm.name} no longer has the disk {choice.disk_uuid}; plan the VM anew")
+        if choice.path != DATASTORE:
+            raise TerminalError("NotSupported", f"disk {disk.label} of {vm.name}: path {choice.path!r} is not available; use {DATASTORE!r}")
+        return flat_url(self._session.endpoint.authority, disk.backing.file, disk.backing.datacenter_path)
+
+
+def _same(properties: Mapping[str, Any], vm: VmRef) -> bool:
+    """Whether the id still names this VM. Errors: RetryableError when the site does not tell (permissions, a VM without its files)."""
+    uuid = properties.get(_UUID)
+    if not uuid:
+        raise RetryableError(
+            "VMUnreadable", f"{vm}: the site does not tell its instanceUuid; check the VM's files and the account's rights"
+        )
+    return bool(uuid == vm.uuid)
+
+
+def _gone(vm: VmRef) -> TerminalError:
+    return TerminalError("VMGone", f"{vm} with instanceUuid {vm.uuid} is not there any more; put it back, or plan the VM anew")
+
+
+def _under_way(content: Any, vm: VmRef, tasks: list[Any], want: PowerRequest) -> bool:
+    """Whether a task that leads there is queued or running. A task may vanish while we look: then it is over."""
+    if not tasks:
+        return False
+    try:
+        infos = read_some(content, tasks, ("info.state", "info.descriptionId", "info.error"))
+    except vmodl.fault.ManagedObjectNotFound:
+        return False
+    ours = [info for info in infos if info.get("info.descriptionId") in _TASKS[want]]
+    for info in ours:
+        if info.get("info.state") == "error":
+            log.warning("an earlier power task failed", extra={"vm": str(vm), "want": want.value, "error": _words(info.get("info.error"))})
+    return any(info.get("info.state") in _ALIVE for info in ours)
+
+
+def _words(fault: Any) -> str:
+    return str(getattr(fault, "msg", None) or type(fault).__name__)
+
+
+def _start(reference: Any, want: PowerRequest) -> None:
+    match want:
+        case PowerRequest.ON:
+            reference.PowerOnVM_Task()
+        case PowerRequest.OFF:
+            reference.PowerOffVM_Task()
+        case PowerRequest.SHUTDOWN:
+            reference.ShutdownGuest()
