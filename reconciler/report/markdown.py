@@ -152,21 +152,22 @@ def _long_plan(vms: Sequence[VmRecord]) -> Iterator[str]:
     urgent = [vm for vm in vms if standing(vm) not in _FOLDED]
     urgent.sort(key=lambda vm: standing(vm))
     if urgent:
-        yield _vm_table(urgent[:_URGENT_ROWS])
+        yield _vm_table(urgent[:_URGENT_ROWS], brief=True)
     if len(urgent) > _URGENT_ROWS:
-        yield _details(f"{len(urgent) - _URGENT_ROWS:,} more running", _vm_table(urgent[_URGENT_ROWS:]))
+        yield _details(f"{len(urgent) - _URGENT_ROWS:,} more running", _vm_table(urgent[_URGENT_ROWS:], brief=True))
     for state in _FOLDED:
         some = [vm for vm in vms if standing(vm) is state]
         if some:
-            yield _details(f"{_SYMBOL[state]} {len(some):,} {state.words}", _vm_table(some))
+            yield _details(f"{_SYMBOL[state]} {len(some):,} {state.words}", _vm_table(some, brief=True))
 
 
-def _vm_table(vms: Iterable[VmRecord]) -> str:
-    rows = [_vm_row(vm) for vm in vms]
+def _vm_table(vms: Iterable[VmRecord], brief: bool = False) -> str:
+    """`brief`: of a failure only the reason; its full text stands at the top of the page, once."""
+    rows = [_vm_row(vm, brief) for vm in vms]
     return _table(("VM", "State", "Disks", "Copied", "Downtime", "Since (UTC)", "Note"), rows, right=(2, 3))
 
 
-def _vm_row(vm: VmRecord) -> tuple[str, ...]:
+def _vm_row(vm: VmRecord, brief: bool) -> tuple[str, ...]:
     share = copied(vm)
     marked = sum(1 for d in vm.disks if d.marked)
     disks = len(vm.frozen.disks) if vm.frozen else 0
@@ -180,8 +181,15 @@ def _vm_row(vm: VmRecord) -> tuple[str, ...]:
         amount.replace(" ", _NBSP) if share.done_bytes else "",
         _downtime_text(vm),
         moment.strftime(f"%d{_NBSP}%b{_NBSP}%H:%M") if moment else "",
-        _trouble_text(vm, _NOTE) if standing(vm) is not Standing.SUCCEEDED else _new_name(vm),
+        _note(vm, brief),
     )
+
+
+def _note(vm: VmRecord, brief: bool) -> str:
+    if standing(vm) is Standing.SUCCEEDED:
+        new = vm.new_name or (vm.frozen.name if vm.frozen else "")
+        return f"now {safe(new)}" if new and new != vm_name(vm) else ""
+    return safe(vm.error.reason) if brief and vm.error else safe(trouble(vm), _NOTE)
 
 
 def _vm_link(vm: VmRecord) -> str:
@@ -189,20 +197,11 @@ def _vm_link(vm: VmRecord) -> str:
     return f"[{safe(vm_name(vm), 60)}]({link(path)})"
 
 
-def _new_name(vm: VmRecord) -> str:
-    new = vm.new_name or (vm.frozen.name if vm.frozen else "")
-    return f"now {safe(new)}" if new and new != vm_name(vm) else ""
-
-
 def _downtime_text(vm: VmRecord) -> str:
     down = downtime(vm)
     if down is None:
         return ""
     return (duration(down.seconds) if down.seconds is not None else f"since {down.since:%H:%M}").replace(" ", _NBSP)
-
-
-def _trouble_text(vm: VmRecord, limit: int) -> str:
-    return safe(trouble(vm), limit)
 
 
 def _run_table(records: Records, plan: ObjectRef) -> str:

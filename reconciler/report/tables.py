@@ -1,0 +1,205 @@
+"""Tables for the terminal: plans, VMs, manifest problems, and the lab's final proof that both sides hold the same bytes.
+
+What it is: values in, rich renderables out; whoever calls prints them. What it is not: the live view (report/live.py). Cells are rich Text,
+never markup, so that a name cannot colour, link or hide anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from reconciler.core.desired import Problem, Severity
+from reconciler.core.model import ObjectRef
+from reconciler.core.record import Records, VmRecord
+from reconciler.report.escape import clean
+from reconciler.report.words import (
+    Standing,
+    blockers,
+    copied,
+    counts,
+    doing,
+    downtime,
+    duration,
+    ready,
+    runs_of,
+    since,
+    size,
+    size_of,
+    standing,
+    trouble,
+    vm_name,
+    vms_of,
+    when,
+)
+
+_STYLE = {
+    Standing.FAILED: "bold red",
+    Standing.HELD: "bold yellow",
+    Standing.UNDOING: "yellow",
+    Standing.CANCELED: "dim",
+    Standing.RUNNING: "cyan",
+    Standing.WAITING: "dim",
+    Standing.SUCCEEDED: "green",
+}
+_HASH_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class DiskProof:
+    """One disk at the end of a lab run. Power: what was asked for ("" where nothing was), and what that side was then seen to have."""
+
+    vm: str
+    disk: str
+    capacity_bytes: int
+    source_sha256: str
+    target_sha256: str
+    source_power_asked: str
+    source_power_seen: str
+    target_power_asked: str
+    target_power_seen: str
+    seconds: float
+
+    @property
+    def equal(self) -> bool:
+        return self.source_sha256 != "" and self.source_sha256 == self.target_sha256
+
+
+def style_of(state: Standing) -> str:
+    return _STYLE[state]
+
+
+# ---- status ---------------------------------------------------------------------------------------------------------------------------
+
+
+def plans_table(records: Records) -> Table:
+    table = _table("Plan", "State", "VMs", "Copied", "Began")
+    plans = {ref for kind, ref in records.statuses if kind == "Plan"} | {r.plan for r in records.runs.values()}
+    for plan in sorted(plans):
+        vms = vms_of(records, plan)
+        runs = runs_of(records, plan)
+        shares = [copied(vm) for vm in vms]
+        total = sum(s.total_bytes for s in shares)
+        table.add_row(
+            _text(str(plan), "bold"),
+            _plan_state(records, plan),
+            _text(counts(vms)),
+            _text(size_of(sum(s.done_bytes for s in shares), total) if total else ""),
+            _text(when(runs[-1].started) if runs else ""),
+        )
+    return table
+
+
+def _plan_state(records: Records, plan: ObjectRef) -> Text:
+    if plan in records.archived:
+        return _text("archived", "dim")
+    runs = runs_of(records, plan)
+    if any(not run.completed for run in runs):
+        return _text("running", "cyan")
+    if runs:
+        result = runs[0].result or "ended"
+        return _text(result.lower(), "green" if result == "Succeeded" else "red")
+    status = records.statuses[("Plan", plan)]
+    if ready(status.conditions):
+        return _text("ready", "green")
+    why = "; ".join(c.message or c.type for c in blockers(status.conditions))
+    return _text(f"not ready: {why}" if why else "not ready", "red")
+
+
+def vms_table(vms: Iterable[VmRecord], title: str = "") -> Table:
+    table = _table("VM", "State", "Disks", "Copied", "Downtime", "Since", "Note", right=("Disks", "Copied"), title=title)
+    for vm in vms:
+        state = standing(vm)
+        share = copied(vm)
+        down = downtime(vm)
+        table.add_row(
+            _text(vm_name(vm), "bold", 40),
+            _text(doing(vm), _STYLE[state]),
+            _text(str(len(vm.frozen.disks)) if vm.frozen else ""),
+            _text(size_of(share.done_bytes, share.total_bytes) if share.done_bytes else ""),
+            _text((duration(down.seconds) if down.seconds is not None else f"since {down.since:%H:%M}") if down else ""),
+            _text(when(since(vm))),
+            _text(trouble(vm), "", 300),
+        )
+    return table
+
+
+def providers_table(records: Records) -> Table:
+    table = _table("Provider", "State", "Why")
+    for (kind, ref), status in sorted(records.statuses.items(), key=lambda item: item[0]):
+        if kind == "Provider":
+            good = ready(status.conditions)
+            why = "; ".join(c.message or c.type for c in blockers(status.conditions))
+            table.add_row(_text(str(ref), "bold"), _text("ready" if good else "not ready", "green" if good else "red"), _text(why, "", 300))
+    return table
+
+
+def problems_table(problems: Sequence[Problem]) -> Table:
+    table = _table("Where", "Object", "Problem")
+    for problem in problems:
+        error = problem.severity is Severity.ERROR
+        text = _text(problem.message, "red" if error else "yellow", 400)
+        if problem.hint:
+            text.append(f"\n{clean(problem.hint, 300)}", style="dim")
+        field = f" {clean(problem.field)}" if problem.field else ""
+        table.add_row(_text(str(problem.place)), _text(f"{problem.object}{field}"), text)
+    return table
+
+
+# ---- lab ------------------------------------------------------------------------------------------------------------------------------
+
+
+def proof_table(proofs: Iterable[DiskProof]) -> Table:
+    """Source and target side by side. Full hashes are for --json."""
+    table = _table(
+        "VM", "Disk", "Size", "Source SHA-256", "Target SHA-256", "Equal", "Source power", "Target power", "Time", right=("Size", "Time")
+    )
+    before = ""
+    for proof in proofs:
+        source, target = short_pair(proof.source_sha256, proof.target_sha256)
+        hash_style = "" if proof.equal else "bold red"
+        table.add_row(
+            _text(proof.vm if proof.vm != before else "", "bold", 40),
+            _text(proof.disk),
+            _text(size(proof.capacity_bytes)),
+            _text(source or "missing", hash_style),
+            _text(target or "missing", hash_style),
+            _text("yes" if proof.equal else "NO", "green" if proof.equal else "bold red"),
+            _power(proof.source_power_asked, proof.source_power_seen),
+            _power(proof.target_power_asked, proof.target_power_seen),
+            _text(duration(proof.seconds)),
+        )
+        before = proof.vm
+    return table
+
+
+def short_pair(a: str, b: str) -> tuple[str, str]:
+    """Two hashes cut alike, but never so short that different ones look the same."""
+    first = next((i for i, (x, y) in enumerate(zip_longest(a, b)) if x != y), 0)
+    length = max(_HASH_SHOWN, first + 1)
+    return tuple(f"{h[:length]}…" if len(h) > length else h for h in (a, b))  # type: ignore[return-value]
+
+
+def _power(asked: str, seen: str) -> Text:
+    """`On` where what was asked is what is seen, else both."""
+    if not asked:
+        return _text(seen or "unknown", "" if seen else "yellow")
+    if asked.lower() == seen.lower():
+        return _text(f"{seen}, as asked", "green")
+    return _text(f"{seen or 'unknown'}, asked {asked}", "bold red")
+
+
+def _table(*columns: str, right: Sequence[str] = (), title: str = "") -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=_text(title) if title else None, title_justify="left", pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table
+
+
+def _text(text: str, style: str = "", limit: int | None = None) -> Text:
+    return Text(clean(text, limit), style=style)
