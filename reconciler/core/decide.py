@@ -41,6 +41,7 @@ class Memory:
     origin: str = ""
     descends: frozenset[ObjectRef] = frozenset()
     rewound: frozenset[str] = frozenset()
+    busy: frozenset[VmKey] = frozenset()  # an act of an earlier pass is still under way
 
 
 @dataclass(slots=True)
@@ -114,7 +115,7 @@ def _step(
     indexes: Mapping[ObjectRef, SiteIndex],
     now: datetime,
 ) -> VmRecord:
-    if record.frozen is None or record.source is None:
+    if record.frozen is None or record.source is None or record.key in memory.busy:
         return record
     view = _view(draft, record, observed, records, memory, indexes, now)
     record, claim = _absorb(record, view)

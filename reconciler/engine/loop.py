@@ -1,0 +1,233 @@
+"""The loop: fetch -> load -> resolve -> observe -> decide -> publish -> execute, and the wait between passes.
+
+What it is: the orchestrator, read from top to bottom in `one_pass`. Talks to ports only. What it is not: any of the steps themselves.
+Intents are in git before any act; outcomes show in the next pass, which follows at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import wait
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from reconciler.core import conditions
+from reconciler.core.actions import Decision, Outcome, VmKey
+from reconciler.core.decide import decide
+from reconciler.core.desired import Desired
+from reconciler.core.model import ObjectRef, Result
+from reconciler.core.record import Category, Records
+from reconciler.core.view import Observed
+from reconciler.engine import publish
+from reconciler.engine.execute import Hands, execute
+from reconciler.engine.memory import Recollection
+from reconciler.engine.observe import Watch, live, observe
+from reconciler.engine.publish import Pace, Urgency
+from reconciler.engine.sites import Sites
+from reconciler.errors import RetryableError, Superseded
+from reconciler.manifests.load import CacheEntry, SourceFile, load, missing
+from reconciler.manifests.recordstore import RecordStore
+from reconciler.manifests.resolve import resolve
+from reconciler.ports import Checkout, Clock, StatusRepo
+
+log = logging.getLogger(__name__)
+
+QUICKEST_S, SLOWEST_S = 0.2, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the loop is told. Times in seconds."""
+
+    lease_ttl_s: float = 180.0
+    poll_s: float = 15.0
+    act_budget_s: float = 20.0
+    pace: Pace = field(default_factory=Pace)
+
+
+@dataclass(frozen=True, slots=True)
+class PassReport:
+    """What a pass did. `moved`: something changed or was acted on, so that the next pass should follow at once."""
+
+    records: Records
+    desired: Desired
+    observed: Observed
+    decision: Decision
+    outcomes: tuple[Outcome, ...]
+    moved: bool
+    holds_lease: bool
+    idle: bool = False
+
+
+class Engine:
+    def __init__(self, repo: StatusRepo, sites: Sites, clock: Clock, rules: Rules, origin: str) -> None:
+        self._repo, self._sites, self._clock, self._rules = repo, sites, clock, rules
+        self._recall = Recollection(clock, origin)
+        self._watch = Watch()
+        self._store = RecordStore()
+        self._cache: dict[str, CacheEntry] = {}
+        self._desired: Desired | None = None
+        self._draft: Records | None = None  # decided but not yet due to be committed
+        self._committed_at = dict.fromkeys(Urgency, 0.0)
+        self._last: PassReport | None = None
+
+    def one_pass(self) -> PassReport:
+        """One pass. Errors: RetryableError / TerminalError of git; everything else is told by the report."""
+        checkout = self._repo.fetch()  # git -> blobs
+        committed = self._store.update(checkout.status, self._repo.read)
+        desired = self._load(checkout)  # blobs -> Desired
+        now = self._clock.now()
+        if (quiet := self._nothing_to_do(desired, committed, now)) is not None:
+            return quiet
+        records = self._draft if self._draft is not None and self._draft.commit == committed.commit else committed
+        phases = {k: v.phase for k, v in records.vms.items()}
+        late = tuple(self._recall.harvest(phases))
+        observed, indexes, rewound = observe(desired, records, self._sites, self._repo, self._watch, now)  # read-only
+        self._recall.count_time(observed, records)
+        memory = self._recall.view(self._descends(records, desired), rewound)
+        after, decision = decide(desired, observed, records, memory, indexes, now)  # pure
+        after = replace(after, statuses=conditions.summarize(desired, observed, after, indexes, now))  # pure
+        holds = self._publish(committed, after, desired, decision)  # intents are in git before any act; may raise Superseded
+        outcomes = self._execute(decision, after) if holds else ()
+        moved = bool(outcomes or late) or _told(records) != _told(after)
+        report = PassReport(after, desired, observed, decision, late + outcomes, moved, holds)
+        self._last = report
+        return report
+
+    # ---- steps --------------------------------------------------------------------------------------------------------------------------
+
+    def _load(self, checkout: Checkout) -> Desired:
+        if self._desired is not None and self._desired.revision == checkout.desired.commit:
+            return self._desired
+        blobs = checkout.desired.blobs
+        contents = self._repo.read(missing([b.id for b in blobs], self._cache))
+        loaded = load((SourceFile(b.path, b.id, contents.get(b.id)) for b in blobs), cache=self._cache)
+        self._desired = resolve(loaded, checkout.desired.commit)
+        self._recall.release_held()
+        log.info("manifests read", extra={"revision": checkout.desired.commit[:12], "problems": len(self._desired.problems)})
+        return self._desired
+
+    def _nothing_to_do(self, desired: Desired, committed: Records, now: datetime) -> PassReport | None:
+        """Idle: the heads are those of the last pass, nothing is live, nothing is owed to git."""
+        last = self._last
+        if last is None or last.moved or self._draft is not None or self._recall.under_way:
+            return None
+        if last.desired is not desired or last.records.commit != committed.commit or live(desired, committed, self._watch, now):
+            return None
+        return replace(last, idle=True, moved=False, outcomes=())
+
+    def _descends(self, records: Records, desired: Desired) -> frozenset[ObjectRef]:
+        """Asked only of runs whose manifest is gone (safety 10)."""
+        gone = [r for r in records.runs.values() if r.result is None and r.run not in desired.migrations]
+        return frozenset(r.run for r in gone if self._repo.is_ancestor(r.revision, desired.revision))
+
+    def _publish(self, committed: Records, after: Records, desired: Desired, decision: Decision) -> bool:
+        urgency = publish.urgency(committed, after)
+        need = urgency is not Urgency.NONE or bool(decision.actions)
+        if need and not self._repo.hold_lease():
+            log.info("another reconciler holds the lease; nothing is written")
+            self._draft = None
+            return False
+        if not self._due(urgency):
+            self._draft = after if urgency is not Urgency.NONE else None
+            self._recall.keep(decision, after)
+            return need
+        changes = publish.changes(committed, after, desired.problems)
+        text = publish.message(committed, after, desired.problems, desired.revision)
+        self._draft = None
+        self._repo.publish(changes, text, committed.commit)
+        at = self._clock.monotonic()
+        self._committed_at = dict.fromkeys(Urgency, at)
+        self._recall.keep(decision, after)
+        return True
+
+    def _due(self, urgency: Urgency) -> bool:
+        age = self._clock.monotonic() - self._committed_at[urgency]
+        match urgency:
+            case Urgency.NOW:
+                return True
+            case Urgency.SOON:
+                return age >= self._rules.pace.soon_s
+            case Urgency.PROGRESS:
+                return age >= self._rules.pace.progress_s
+            case Urgency.NONE:
+                return False
+
+    def _execute(self, decision: Decision, after: Records) -> tuple[Outcome, ...]:
+        """In parallel, bounded per site; what is not done within the budget goes on and is harvested by a later pass."""
+        hands = Hands(self._sites, self._repo, self._clock, self._rules.lease_ttl_s)
+        started = {a.key: (a, self._sites.submit(a.site, _work(a, hands))) for a in decision.actions}
+        wait([f for _, f in started.values()], timeout=self._rules.act_budget_s)
+        self._recall.under_way.update(started)
+        return tuple(self._recall.harvest({k: v.phase for k, v in after.vms.items()}))
+
+    # ---- the loop -----------------------------------------------------------------------------------------------------------------------
+
+    def run(self, *, once: bool, max_wait_s: float, on_pass: Callable[[PassReport], bool]) -> None:
+        """Passes until `on_pass` says False; with `once`, until nothing moves any more within `max_wait_s`."""
+        quiet, still_since = 0, self._clock.monotonic()
+        while True:
+            try:
+                report = self.one_pass()
+            except Superseded:
+                log.info("the status branch moved; the pass starts anew")
+                self._clock.sleep(QUICKEST_S)
+                continue
+            except RetryableError as err:
+                log.warning("the pass failed", extra={"reason": err.reason, "error": err.message})
+                if once and self._clock.monotonic() - still_since >= max_wait_s:
+                    raise
+                self._clock.sleep(err.retry_after_s or SLOWEST_S)
+                continue
+            if not on_pass(report):
+                return
+            quiet = 0 if report.moved else quiet + 1
+            if report.moved or _bytes(report) != self._bytes_before:
+                still_since = self._clock.monotonic()
+            self._bytes_before = _bytes(report)
+            settled = not report.moved and (not _may_move(report) or self._clock.monotonic() - still_since >= max_wait_s)
+            if once and settled and self._draft is None:
+                return
+            if once and settled:
+                self._committed_at = {u: float("-inf") for u in Urgency}  # end with a publishing pass
+            self._clock.sleep(self._pause(report, quiet))
+
+    _bytes_before: int = 0
+
+    def _pause(self, report: PassReport, quiet: int) -> float:
+        if _may_move(report) or self._draft is not None:
+            return float(min(SLOWEST_S, QUICKEST_S * 1.4**quiet))
+        wake = report.decision.wake_at
+        until = (wake - self._clock.now()).total_seconds() if wake else self._rules.poll_s
+        return max(QUICKEST_S, min(self._rules.poll_s, until))
+
+    def close(self) -> None:
+        self._repo.release_lease()
+        self._sites.close()
+
+
+def _work(action: object, hands: Hands) -> Callable[[], Outcome]:
+    return lambda: execute(action, hands)  # type: ignore[arg-type]
+
+
+def _told(records: Records) -> tuple[object, ...]:
+    """What counts as movement: everything but progress."""
+    vms = {k: (v.phase, v.milestone, v.result, v.intents, v.attempt, v.conditions) for k, v in records.vms.items()}
+    return (vms, {k: (r.result, r.gone_since) for k, r in records.runs.items()}, records.claims, records.statuses)
+
+
+def _bytes(report: PassReport) -> int:
+    return sum(d.done_bytes for disks, _ in report.observed.progress.values() for d in disks)
+
+
+def _may_move(report: PassReport) -> bool:
+    """An active VM that is neither held nor blocked: looking again soon is worth it."""
+    for record in report.records.vms.values():
+        if record.result is None and not any(c.category is Category.CRITICAL for c in record.conditions):
+            return True
+    return False
+
+
+def failures(records: Records) -> frozenset[VmKey]:
+    return frozenset(k for k, v in records.vms.items() if v.result is Result.FAILED)

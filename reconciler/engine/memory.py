@@ -1,0 +1,111 @@
+"""What a reconciler process remembers between passes. All of it may be lost at any moment; losing it costs time, never safety.
+
+What it is: outcomes, observed-time counters, backoffs, acts that landed, acts still under way. What it is not: committed state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from reconciler.core.actions import Action, Decision, Outcome, PowerSource, VmKey
+from reconciler.core.decide import Memory
+from reconciler.core.model import Known, ObjectRef, PowerRequest
+from reconciler.core.record import Records
+from reconciler.core.view import Backoff, Observed
+from reconciler.ports import Clock
+
+LONGEST_BACKOFF_S = 60.0
+ACT_FORGOTTEN_S = 60.0  # a power task that shows no effect for so long is asked for again
+LONGEST_GAP_S = 60.0  # safety 18: time counts only between looks at most two intervals apart
+
+
+@dataclass(slots=True)
+class Recollection:
+    clock: Clock
+    origin: str
+    outcomes: dict[VmKey, Outcome] = field(default_factory=dict)
+    timers: dict[VmKey, dict[str, float]] = field(default_factory=dict)
+    acted: dict[VmKey, dict[str, tuple[str, float]]] = field(default_factory=dict)  # act -> (phase, when)
+    backoffs: dict[VmKey, Backoff] = field(default_factory=dict)
+    under_way: dict[VmKey, tuple[Action, Future[Outcome]]] = field(default_factory=dict)
+    looked_at: float | None = None
+    seen: frozenset[ObjectRef] = frozenset()
+
+    def view(self, descends: frozenset[ObjectRef], rewound: frozenset[str]) -> Memory:
+        return Memory(
+            outcomes=dict(self.outcomes),
+            timers={k: dict(v) for k, v in self.timers.items()},
+            acted={k: frozenset(v) for k, v in self.acted.items()},
+            backoffs=dict(self.backoffs),
+            origin=self.origin,
+            descends=descends,
+            rewound=rewound,
+            busy=frozenset(self.under_way),
+        )
+
+    def count_time(self, observed: Observed, records: Records) -> None:
+        """Add the time since the last look to each counter whose sites were seen both then and now."""
+        now = self.clock.monotonic()
+        seen = frozenset(r for m in (observed.sources, observed.targets) for r, k in m.items() if isinstance(k, Known))
+        gap = now - self.looked_at if self.looked_at is not None else 0.0
+        both = seen & self.seen
+        if 0.0 < gap <= LONGEST_GAP_S:
+            for key, counters in self.timers.items():
+                record = records.vms.get(key)
+                if record and record.source and record.frozen and {record.source.provider, record.frozen.destination} <= both:
+                    for name in counters:
+                        counters[name] += gap
+        self.looked_at, self.seen = now, seen
+
+    def keep(self, decision: Decision, records: Records) -> None:
+        """After a decision was published: outcomes are used up, counters not named any more are gone, acts of another phase are forgotten."""
+        self.outcomes.clear()
+        named: dict[VmKey, dict[str, float]] = {}
+        for key, name in decision.timers:
+            named.setdefault(key, {})[name] = self.timers.get(key, {}).get(name, 0.0)
+        self.timers = named
+        now = self.clock.monotonic()
+        for key in list(self.acted):
+            record = records.vms.get(key)
+            phase = record.phase if record else ""
+            self.acted[key] = {a: (p, at) for a, (p, at) in self.acted[key].items() if p == phase and not _stale(a, now - at)}
+        for key in list(self.backoffs):
+            if (ended := records.vms.get(key)) is None or ended.result is not None:
+                del self.backoffs[key]
+
+    def learn(self, action: Action, outcome: Outcome, phase: str) -> None:
+        self.outcomes[outcome.key] = outcome
+        error = outcome.error
+        if error is None:
+            self.backoffs.pop(outcome.key, None)
+            if isinstance(action, PowerSource):
+                acts = self.acted.setdefault(outcome.key, {})
+                acts[f"PowerSource:{action.want.value}"] = (phase, self.clock.monotonic())
+            return
+        if error.kind == "terminal" or error.reason == "LeaseLost":
+            return
+        count = self.backoffs[outcome.key].count + 1 if outcome.key in self.backoffs else 1
+        wait = error.retry_after_s if error.retry_after_s is not None else min(LONGEST_BACKOFF_S, 0.5 * 2.0**count)
+        until = self.clock.now() + timedelta(seconds=wait * (0.75 + self.clock.jitter() / 2))
+        self.backoffs[outcome.key] = Backoff(until, error.reason, error.message, count, held=error.kind == "internal")
+
+    def release_held(self) -> None:
+        """A new commit was read: what a bug held may be tried again."""
+        for key in [k for k, b in self.backoffs.items() if b.held]:
+            del self.backoffs[key]
+
+    def harvest(self, phases: Mapping[VmKey, str]) -> Iterable[Outcome]:
+        """Outcomes of acts that were still under way when an earlier pass ended."""
+        for key, (action, future) in list(self.under_way.items()):
+            if future.done():
+                del self.under_way[key]
+                outcome = future.result()
+                self.learn(action, outcome, phases.get(key, ""))
+                yield outcome
+
+
+def _stale(act: str, age_s: float) -> bool:
+    return act != f"PowerSource:{PowerRequest.SHUTDOWN.value}" and age_s > ACT_FORGOTTEN_S
