@@ -215,7 +215,7 @@ def parse(data: bytes) -> tuple[tuple[YamlDocument, ...], tuple[Fault, ...]]:
     from ruamel.yaml.error import YAMLError
 
     if len(data) > MAX_BYTES:
-        return (), (Fault(1, 1, "", "TooLarge", f"{len(data)} bytes; a manifest file may have at most {MAX_BYTES}", "split the file"),)
+        return (), (Fault(1, 1, "", "TooLarge", f"a manifest file may have at most {MAX_BYTES} bytes", "split the file"),)
     conflict = _CONFLICT.search(data)
     if conflict:
         line = data.count(b"\n", 0, conflict.start()) + 1

@@ -14,7 +14,8 @@ from reconciler.core.record import Category, Claim, Condition, ObjectStatus, Run
 from reconciler.errors import TerminalError
 from reconciler.manifests import record as records
 from reconciler.manifests.record import parse_record
-from tests.unit.manifests.samples import AT, RUN, claim_of, run_of, vm_of
+
+from .samples import AT, RUN, claim_of, run_of, vm_of
 
 TEXT = st.text(max_size=12)
 TIMES = st.integers(0, 4_000_000_000).map(lambda s: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=s))
@@ -94,7 +95,7 @@ def test_conditions_have_forklifts_shape() -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (("mode: cold", "mode: lukewarm"), "lukewarm"),
+        (("mode: cold", "mode: lukewarm"), "$.mode"),
         (("mode: cold", "mode: cold\nfutureField: 1"), "futureField"),
         (("revision: abc", "revision: 5"), "revision"),
         (("started:", "begun:"), "started"),
