@@ -1,0 +1,115 @@
+"""Datastore access over HTTP: /folder/<path>?dcPath=<datacenter>&dsName=<datastore>, with ranges and the locks of ESXi.
+
+What it is not: a lease or a disk reader. Where it stands: server.py parses the request and writes what is answered here.
+The lock: the hypervisor holds the extent of a powered-on machine's disk; nobody else can open it, and vCenter answers 500.
+Source: vSphere Web Services SDK Programming Guide, "HTTP access to vSphere server files"; RFC 9110 section 14 for ranges.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from reconciler.lab.machines import Datastore, Disk, Power, Vm
+from reconciler.lab.world import World
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`path` is sent from `start` for `length` bytes; without it, `body`."""
+
+    status: int
+    body: bytes = b""
+    path: Path | None = None
+    start: int = 0
+    length: int = 0
+    size: int = 0
+    kind: str = "text/html"
+
+
+def answer(world: World, target: str, range_header: str | None) -> Answer:
+    """Called under the world's lock. Errors come as status codes: 400, 404, 416, 500 (locked)."""
+    parts = urlsplit(target)
+    query = parse_qs(parts.query)
+    path = unquote(parts.path.removeprefix("/folder/"))
+    datacenter, name = query.get("dcPath", [""])[0], query.get("dsName", [""])[0]
+    store = world.datastores.get(name)
+    if store is None or store.datacenter.name != datacenter.strip("/") or not store.accessible:
+        return _page(404, "Not Found")
+    file = _file(world, store, path)
+    if file is None:
+        return _page(404, "Not Found")
+    if isinstance(file, bytes):
+        return Answer(200, file, kind="application/octet-stream")
+    vm, disk = file
+    if vm.power is not Power.OFF:
+        return _page(500, f"Failed to open file '{path}': Failed to lock the file")
+    return _ranged(disk.path, range_header)
+
+
+def _file(world: World, store: Datastore, path: str) -> bytes | tuple[Vm, Disk] | None:
+    """A descriptor's text, or the machine and disk whose extent it is."""
+    for vm in world.vms.values():
+        for disk in vm.disks:
+            if disk.datastore is not store:
+                continue
+            if path == f"{disk.folder}/{disk.path.name}":
+                return (vm, disk) if disk.path.exists() else None
+            if path == f"{disk.folder}/{disk.file}":
+                return descriptor(disk).encode()
+    return None
+
+
+def descriptor(disk: Disk) -> str:
+    """The small text file beside the extent. Source: VMware Virtual Disk Format 5.0."""
+    adapter = {"pvscsi": "lsilogic", "lsilogic": "lsilogic", "ide": "ide"}.get(disk.bus, "lsilogic")
+    sectors = disk.capacity_bytes // 512
+    lines = [
+        "# Disk DescriptorFile",
+        "version=1",
+        'encoding="UTF-8"',
+        "CID=fffffffe",
+        "parentCID=ffffffff",
+        'createType="vmfs"',
+        "",
+        "# Extent description",
+        f'RW {sectors} VMFS "{disk.path.name}"',
+        "",
+        "# The Disk Data Base",
+        "#DDB",
+        "",
+        f'ddb.adapterType = "{adapter}"',
+        f'ddb.geometry.cylinders = "{sectors // (255 * 63)}"',
+        'ddb.geometry.heads = "255"',
+        'ddb.geometry.sectors = "63"',
+        f'ddb.uuid = "{disk.uuid}"',
+        'ddb.virtualHWVersion = "20"',
+    ]
+    if disk.thin:
+        lines.append('ddb.thinProvisioned = "1"')
+    return "\n".join(lines) + "\n"
+
+
+def _ranged(path: Path, header: str | None) -> Answer:
+    """One range, or the whole file; a header that is no byte range is ignored, as RFC 9110 wants."""
+    size = path.stat().st_size
+    whole = Answer(200, path=path, length=size, size=size, kind="application/octet-stream")
+    found = _RANGE.match(header.strip()) if header else None
+    if found is None or found.groups() == ("", ""):
+        return whole
+    first, last = found.groups()
+    if first == "":
+        start, end = max(0, size - int(last)), size - 1
+    else:
+        start, end = int(first), min(int(last) if last else size - 1, size - 1)
+    if start >= size or end < start:
+        return Answer(416, size=size)
+    return Answer(206, path=path, start=start, length=end - start + 1, size=size, kind="application/octet-stream")
+
+
+def _page(status: int, text: str) -> Answer:
+    return Answer(status, f"<html><body><h1>{status}</h1><p>{text}</p></body></html>".encode())
