@@ -18,18 +18,20 @@ from reconciler.report.words import (
     Standing,
     blockers,
     copied,
+    copied_words,
     counts,
+    day_and_time,
     doing,
-    downtime,
+    downtime_words,
     duration,
     plural,
     ready,
     runs_of,
     since,
-    size,
     size_of,
     standing,
     trouble,
+    troubles,
     vm_name,
     vms_of,
     when,
@@ -114,15 +116,11 @@ def _attention(records: Records, problems: Sequence[Problem], plans: Sequence[Ob
 
 def _plan_troubles(records: Records, plan: ObjectRef) -> Iterator[str]:
     """VMs with the same trouble share a line."""
-    groups: dict[tuple[Standing, str], list[VmRecord]] = {}
-    for vm in vms_of(records, plan):
-        if standing(vm) in (Standing.FAILED, Standing.HELD, Standing.UNDOING):
-            groups.setdefault((standing(vm), trouble(vm)), []).append(vm)
-    for (state, text), vms in sorted(groups.items(), key=lambda item: item[0]):
-        names = ", ".join(_vm_link(vm) for vm in vms[:_NAMED])
-        more = f" and {len(vms) - _NAMED:,} more" if len(vms) > _NAMED else ""
-        said = f": {safe(text, 400)}" if text else f" {state.words}"
-        yield f"- {_SYMBOL[state]} {names}{more} in plan {safe(plan.name)}{said}"
+    for state, text, vms in troubles(vms_of(records, plan)):
+        if state in (Standing.FAILED, Standing.HELD, Standing.UNDOING):
+            names = ", ".join(_vm_link(vm) for vm in vms[:_NAMED])
+            more = f" and {len(vms) - _NAMED:,} more" if len(vms) > _NAMED else ""
+            yield f"- {_SYMBOL[state]} {names}{more} in plan {safe(plan.name)}: {safe(text, 400)}"
 
 
 def _place(problem: Problem) -> str:
@@ -168,19 +166,15 @@ def _vm_table(vms: Iterable[VmRecord], brief: bool = False) -> str:
 
 
 def _vm_row(vm: VmRecord, brief: bool) -> tuple[str, ...]:
-    share = copied(vm)
     marked = sum(1 for d in vm.disks if d.marked)
     disks = len(vm.frozen.disks) if vm.frozen else 0
-    moment = since(vm)
-    complete = share.done_bytes >= share.total_bytes
-    amount = size(share.total_bytes) if complete else size_of(share.done_bytes, share.total_bytes)
     return (
         _vm_link(vm),
         f"{_SYMBOL[standing(vm)]} {safe(doing(vm))}",
         (str(disks) if marked in (0, disks) else f"{marked} of {disks}") if disks else "",
-        amount.replace(" ", _NBSP) if share.done_bytes else "",
-        _downtime_text(vm),
-        moment.strftime(f"%d{_NBSP}%b{_NBSP}%H:%M") if moment else "",
+        copied_words(vm).replace(" ", _NBSP),
+        downtime_words(vm).replace(" ", _NBSP),
+        day_and_time(since(vm)).replace(" ", _NBSP),
         _note(vm, brief),
     )
 
@@ -195,13 +189,6 @@ def _note(vm: VmRecord, brief: bool) -> str:
 def _vm_link(vm: VmRecord) -> str:
     path = f"runs/{vm.run.namespace}/{vm.run.name}/vms/{vm.slug}.yaml"
     return f"[{safe(vm_name(vm), 60)}]({link(path)})"
-
-
-def _downtime_text(vm: VmRecord) -> str:
-    down = downtime(vm)
-    if down is None:
-        return ""
-    return (duration(down.seconds) if down.seconds is not None else f"since {down.since:%H:%M}").replace(" ", _NBSP)
 
 
 def _run_table(records: Records, plan: ObjectRef) -> str:

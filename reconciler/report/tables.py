@@ -6,11 +6,13 @@ never markup, so that a name cannot colour, link or hide anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from rich import box
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -22,9 +24,11 @@ from reconciler.report.words import (
     Standing,
     blockers,
     copied,
+    copied_words,
     counts,
+    day_and_time,
     doing,
-    downtime,
+    downtime_words,
     duration,
     ready,
     runs_of,
@@ -32,10 +36,9 @@ from reconciler.report.words import (
     size,
     size_of,
     standing,
-    trouble,
+    troubles,
     vm_name,
     vms_of,
-    when,
 )
 
 _STYLE = {
@@ -48,6 +51,8 @@ _STYLE = {
     Standing.SUCCEEDED: "green",
 }
 _HASH_SHOWN = 12
+_NAMED = 5
+_FIXED = frozenset({"Plan", "Provider", "Disks", "Copied", "Downtime", "Since (UTC)", "Began (UTC)", "Equal", "Size", "Time"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def style_of(state: Standing) -> str:
 
 
 def plans_table(records: Records) -> Table:
-    table = _table("Plan", "State", "VMs", "Copied", "Began")
+    table = _table("Plan", "State", "Copied", "Began (UTC)", right=("Copied",))
     plans = {ref for kind, ref in records.statuses if kind == "Plan"} | {r.plan for r in records.runs.values()}
     for plan in sorted(plans):
         vms = vms_of(records, plan)
@@ -87,23 +92,22 @@ def plans_table(records: Records) -> Table:
         total = sum(s.total_bytes for s in shares)
         table.add_row(
             _text(str(plan), "bold"),
-            _plan_state(records, plan),
-            _text(counts(vms)),
+            _plan_state(records, plan, counts(vms)),
             _text(size_of(sum(s.done_bytes for s in shares), total) if total else ""),
-            _text(when(runs[-1].started) if runs else ""),
+            _text(day_and_time(runs[-1].started) if runs else ""),
         )
     return table
 
 
-def _plan_state(records: Records, plan: ObjectRef) -> Text:
+def _plan_state(records: Records, plan: ObjectRef, tally: str) -> Text:
     if plan in records.archived:
         return _text("archived", "dim")
     runs = runs_of(records, plan)
     if any(not run.completed for run in runs):
-        return _text("running", "cyan")
+        return Text.assemble(("running", "cyan"), f": {tally}" if tally else "")
     if runs:
         result = runs[0].result or "ended"
-        return _text(result.lower(), "green" if result == "Succeeded" else "red")
+        return Text.assemble((result.lower(), "green" if result == "Succeeded" else "red"), f": {tally}" if tally else "")
     status = records.statuses[("Plan", plan)]
     if ready(status.conditions):
         return _text("ready", "green")
@@ -111,20 +115,61 @@ def _plan_state(records: Records, plan: ObjectRef) -> Text:
     return _text(f"not ready: {why}" if why else "not ready", "red")
 
 
-def vms_table(vms: Iterable[VmRecord], title: str = "") -> Table:
-    table = _table("VM", "State", "Disks", "Copied", "Downtime", "Since", "Note", right=("Disks", "Copied"), title=title)
+def vms_view(vms: Sequence[VmRecord], title: str = "") -> Group:
+    """The table, and below it, in full width, what is wrong or waited for."""
+    notes = []
+    for state, text, some in troubles(vms):
+        names = ", ".join(clean(vm_name(vm), 40) for vm in some[:_NAMED])
+        more = f" and {len(some) - _NAMED:,} more" if len(some) > _NAMED else ""
+        note = Text.assemble((f"{names}{more}", f"bold {_STYLE[state]}"), f": {clean(text, 500)}")
+        notes.append(Padding(note, (0, 0, 0, 1)))
+    return Group(_vms_table(vms, title), *notes)
+
+
+def _vms_table(vms: Sequence[VmRecord], title: str) -> Table:
+    table = _table("VM", "State", "Disks", "Copied", "Downtime", "Since (UTC)", right=("Disks", "Copied"), title=title)
     for vm in vms:
         state = standing(vm)
-        share = copied(vm)
-        down = downtime(vm)
         table.add_row(
             _text(vm_name(vm), "bold", 40),
             _text(doing(vm), _STYLE[state]),
             _text(str(len(vm.frozen.disks)) if vm.frozen else ""),
-            _text(size_of(share.done_bytes, share.total_bytes) if share.done_bytes else ""),
-            _text((duration(down.seconds) if down.seconds is not None else f"since {down.since:%H:%M}") if down else ""),
-            _text(when(since(vm))),
-            _text(trouble(vm), "", 300),
+            _text(copied_words(vm)),
+            _text(downtime_words(vm)),
+            _text(day_and_time(since(vm))),
+        )
+    return table
+
+
+def vm_detail(vm: VmRecord) -> Table:
+    """The disks of one VM: where each goes, by which path and why, and what the copy came to."""
+    table = _table("Disk", "Size", "PVC", "Path", "Copied", "SHA-256", right=("Size",))
+    records = {d.uuid: d for d in vm.disks}
+    for disk in vm.frozen.disks if vm.frozen else ():
+        record = records.get(disk.uuid)
+        done = record is not None and record.marked
+        took = f"yes, {duration(record.seconds)}" if record and done and record.seconds else "yes" if done else "not yet"
+        table.add_row(
+            _text(disk.label, "bold"),
+            _text(size(disk.capacity_bytes)),
+            _text(disk.pvc),
+            _text(f"{disk.path}: {disk.path_reason}" if disk.path_reason else disk.path, "", 200),
+            _text(took, "green" if done else "dim"),
+            _text(record.sha256 if record else ""),
+        )
+    return table
+
+
+def conditions_table(conditions: Iterable[Mapping[str, object]]) -> Table:
+    """Conditions as they stand in YAML."""
+    table = _table("Condition", "Status", "Category", "Message")
+    for condition in conditions:
+        bad = condition.get("category") in ("Critical", "Error") and condition.get("status") in (True, "True")
+        table.add_row(
+            _text(str(condition.get("type", "")), "bold red" if bad else "bold"),
+            _text(str(condition.get("status", ""))),
+            _text(str(condition.get("category", ""))),
+            _text(str(condition.get("message", "")), "", 400),
         )
     return table
 
@@ -143,9 +188,9 @@ def problems_table(problems: Sequence[Problem]) -> Table:
     table = _table("Where", "Object", "Problem")
     for problem in problems:
         error = problem.severity is Severity.ERROR
-        text = _text(problem.message, "red" if error else "yellow", 400)
+        text = Text.assemble((clean(problem.message, 400), "red" if error else "yellow"))
         if problem.hint:
-            text.append(f"\n{clean(problem.hint, 300)}", style="dim")
+            text.append(f"\n{clean(problem.hint, 300)}", style="italic")
         field = f" {clean(problem.field)}" if problem.field else ""
         table.add_row(_text(str(problem.place)), _text(f"{problem.object}{field}"), text)
     return table
@@ -195,9 +240,12 @@ def _power(asked: str, seen: str) -> Text:
 
 
 def _table(*columns: str, right: Sequence[str] = (), title: str = "") -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=_text(title) if title else None, title_justify="left", pad_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD, title=_text(title, "bold") if title else None, title_justify="left", pad_edge=False, header_style="bold"
+    )
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        fixed = name in _FIXED
+        table.add_column(name, justify="right" if name in right else "left", overflow="ellipsis" if fixed else "fold", no_wrap=fixed)
     return table
 
 

@@ -120,6 +120,11 @@ def when(at: datetime | None) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else ""
 
 
+def day_and_time(at: datetime | None) -> str:
+    """`when` for narrow columns: no year, no zone; the column's head says UTC."""
+    return f"{at.astimezone(UTC):%d %b %H:%M}" if at else ""
+
+
 def plural(count: int, one: str) -> str:
     return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
 
@@ -172,6 +177,22 @@ def copied(vm: VmRecord) -> Copied:
     return Copied(min(max(proven, seen), total), total)
 
 
+def copied_words(vm: VmRecord) -> str:
+    """`36 of 80 GiB`, `80 GiB` when all is there, nothing before the first byte."""
+    share = copied(vm)
+    if not share.done_bytes:
+        return ""
+    return size(share.total_bytes) if share.done_bytes >= share.total_bytes else size_of(share.done_bytes, share.total_bytes)
+
+
+def downtime_words(vm: VmRecord) -> str:
+    """`9 min 30 s`, or `since 14:01` (UTC) while it lasts: a duration would change by itself."""
+    down = downtime(vm)
+    if down is None:
+        return ""
+    return duration(down.seconds) if down.seconds is not None else f"since {down.since:%H:%M}"
+
+
 def downtime(vm: VmRecord) -> Downtime | None:
     """None when we did not switch the source off (it was off already, or it has not come to that)."""
     off = [i for i in vm.intents if i.kind is IntentKind.POWER_OFF_SOURCE and i.done_at]
@@ -210,12 +231,20 @@ def trouble(vm: VmRecord) -> str:
     return "" if vm.result is Result.SUCCEEDED else vm.message
 
 
+def troubles(vms: Iterable[VmRecord]) -> list[tuple[Standing, str, list[VmRecord]]]:
+    """VMs with the same trouble together, most urgent first."""
+    groups: dict[tuple[Standing, str], list[VmRecord]] = {}
+    for vm in vms:
+        if text := trouble(vm):
+            groups.setdefault((standing(vm), text), []).append(vm)
+    return [(state, text, some) for (state, text), some in sorted(groups.items(), key=lambda item: item[0])]
+
+
 def since(vm: VmRecord) -> datetime | None:
     """When it began what it is doing now, or ended."""
     if vm.completed:
-        return vm.completed.astimezone(UTC)
-    at = vm.phases[-1].started if vm.phases else vm.started
-    return at.astimezone(UTC) if at else None
+        return vm.completed
+    return vm.phases[-1].started if vm.phases else vm.started
 
 
 def intent_words(intent: Intent) -> str:

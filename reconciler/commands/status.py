@@ -1,0 +1,210 @@
+"""`reconciler status [KIND/NAME]`: what the status branch says, as tables, or as YAML or JSON in Forklift's full shape.
+
+What it is: read-only; it needs the repo and nothing else, no lease, no cluster. What it is not: the live truth of the sites; a reconciler
+that runs keeps the branch fresh. Where it stands: StatusRepo -> Records and Desired -> report.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TextIO
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from reconciler.core.desired import Desired
+from reconciler.core.model import ObjectRef
+from reconciler.core.record import Records, VmRecord
+from reconciler.errors import RetryableError, UserError
+from reconciler.manifests.composed import compose_status
+from reconciler.manifests.emit import dump
+from reconciler.manifests.load import DEFAULT_NAMESPACE, Cache, SourceFile, load, missing, wants
+from reconciler.manifests.recordstore import RecordStore
+from reconciler.manifests.resolve import resolve
+from reconciler.manifests.schema.registry import KINDS
+from reconciler.manifests.spelling import did_you_mean
+from reconciler.ports import Clock, StatusRepo, Tree
+from reconciler.report import tables
+from reconciler.report.words import runs_of, standing, vm_name, vms_of
+
+log = logging.getLogger(__name__)
+
+Output = Literal["table", "yaml", "json"]
+_WATCH_EVERY_S = 2.0
+_NARROW = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`kind` is one of ours, or VM. `namespace` "" searches the default one."""
+
+    kind: str
+    ref: ObjectRef
+
+
+@dataclass(slots=True)
+class Reader:
+    """Both branches, parsed; what did not change is not parsed again."""
+
+    repo: StatusRepo
+    store: RecordStore = field(default_factory=RecordStore)
+    cache: Cache = field(default_factory=dict)
+    desired: Desired | None = None
+
+    def read(self) -> tuple[Records, Desired]:
+        checkout = self.repo.fetch()
+        records = self.store.update(checkout.status, self.repo.read)
+        if self.desired is None or self.desired.revision != checkout.desired.commit:
+            self.desired = self._resolve(checkout.desired)
+        return records, self.desired
+
+    def _resolve(self, tree: Tree) -> Desired:
+        blobs = [b for b in tree.blobs if wants(b.path)]
+        contents = self.repo.read(missing([b.id for b in blobs], self.cache))
+        files = [SourceFile(b.path, b.id, contents.get(b.id)) for b in blobs]
+        return resolve(load(files, cache=self.cache), tree.commit)
+
+
+def run(repo: StatusRepo, *, target: str | None, watch: bool, output: Output, clock: Clock, out: TextIO) -> int:
+    """0. With `watch`, prints again whenever a branch moved, until interrupted.
+
+    Errors: UserError for an unknown target; those of StatusRepo.
+    """
+    wanted = parse_target(target) if target else None
+    reader = Reader(repo)
+    console = Console(file=out, width=None if out.isatty() else _NARROW, soft_wrap=False)
+    shown = ""
+    try:
+        while True:
+            shown = _show_once(reader, wanted, output, console, shown, forgiving=watch and shown != "")
+            if not watch:
+                return 0
+            clock.sleep(_WATCH_EVERY_S)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _show_once(reader: Reader, wanted: Target | None, output: Output, console: Console, shown: str, forgiving: bool) -> str:
+    """Returns what both branches stood at. `forgiving`: a remote that is away for a moment does not end a watch."""
+    try:
+        records, desired = reader.read()
+    except RetryableError as err:
+        if not forgiving:
+            raise
+        log.warning("repo not readable now", extra={"reason": err.reason, "detail": err.message})
+        return shown
+    stand = f"{records.commit} {desired.revision}"
+    if stand == shown:
+        return shown
+    if shown and console.is_terminal:
+        console.clear()
+    if output == "table":
+        for part in _tables(records, desired, wanted):
+            console.print(part)
+    else:
+        console.file.write(_document(records, desired, wanted, output))
+    console.file.flush()
+    return stand
+
+
+# ---- target ---------------------------------------------------------------------------------------------------------------------------
+
+
+def parse_target(text: str) -> Target:
+    """`plan/NAME`, `plans/NAMESPACE/NAME`, `vm/NAME`. Errors: UserError."""
+    kind, _, rest = text.partition("/")
+    namespace, _, name = rest.rpartition("/")
+    if not name or "/" in namespace:
+        raise UserError("InvalidArgument", f'"{text}" is not KIND/NAME or KIND/NAMESPACE/NAME, for example plan/shop-wave-1')
+    by_word = {word: row.name for row in KINDS.values() for word in (row.name.lower(), row.plural)} | {"vm": "VM", "vms": "VM"}
+    if kind.lower() not in by_word:
+        raise UserError("UnknownKind", f'unknown kind "{kind}"; known are vm, {", ".join(k.lower() for k in KINDS)}')
+    return Target(by_word[kind.lower()], ObjectRef(namespace or DEFAULT_NAMESPACE, name))
+
+
+def find_vms(records: Records, ref: ObjectRef) -> list[VmRecord]:
+    """The newest record of each VM of that source name, new name, id or record name. Errors: UserError NotFound."""
+    plans = sorted({run.plan for run in records.runs.values()})
+    every = [vm for plan in plans for vm in vms_of(records, plan)]
+    found = [vm for vm in every if ref.name in (vm_name(vm), vm.wanted, vm.new_name, vm.id, vm.slug) and vm.run.namespace == ref.namespace]
+    if not found:
+        hint = did_you_mean(ref.name, [vm_name(vm) for vm in every])
+        raise UserError("NotFound", f"no run in {ref.namespace} has a VM {ref.name}{': ' + hint if hint else ''}")
+    return found
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _tables(records: Records, desired: Desired, wanted: Target | None) -> Iterator[RenderableType]:
+    match wanted:
+        case None:
+            yield from _overview(records, desired)
+        case Target("VM", ref):
+            for vm in find_vms(records, ref):
+                yield tables.vms_view([vm], f"{vm.plan} ({vm.run.name})")
+                yield tables.vm_detail(vm)
+        case Target("Plan", ref):
+            yield from _conditions(compose_status(records, desired, "Plan", ref))
+            yield (
+                tables.vms_view(vms_of(records, ref), str(ref)) if runs_of(records, ref) else Text("no Migration has started this plan yet")
+            )
+        case Target("Migration", ref):
+            yield from _conditions(compose_status(records, desired, "Migration", ref))
+            vms = [vm for vm in records.vms.values() if vm.run == ref]
+            if vms:
+                yield tables.vms_view(sorted(vms, key=lambda vm: (standing(vm), vm.slug)), str(ref))
+        case Target(kind, ref):
+            yield from _conditions(compose_status(records, desired, kind, ref))
+
+
+def _overview(records: Records, desired: Desired) -> Iterator[RenderableType]:
+    if desired.problems:
+        yield tables.problems_table(desired.problems)
+    if not records.statuses and not records.runs:
+        yield Text("the status branch is empty: no reconciler has written to it yet")
+        return
+    yield tables.providers_table(records)
+    yield tables.plans_table(records)
+    for plan in sorted({run.plan for run in records.runs.values()}):
+        yield tables.vms_view(vms_of(records, plan), str(plan))
+
+
+def _conditions(status: dict[str, Any]) -> Iterator[RenderableType]:
+    yield tables.conditions_table(status["status"]["conditions"])
+
+
+# ---- YAML, JSON -----------------------------------------------------------------------------------------------------------------------
+
+
+def _document(records: Records, desired: Desired, wanted: Target | None, output: Output) -> str:
+    data = _composed(records, desired, wanted)
+    if output == "json":
+        return json.dumps(data, indent=2, ensure_ascii=True) + "\n"
+    return dump(data).decode()
+
+
+def _composed(records: Records, desired: Desired, wanted: Target | None) -> dict[str, Any]:
+    match wanted:
+        case None:
+            refs = sorted(
+                set(records.statuses) | {("Plan", r.plan) for r in records.runs.values()} | {("Migration", r) for r in records.runs}
+            )
+            return {"apiVersion": "v1", "kind": "List", "items": [compose_status(records, desired, kind, ref) for kind, ref in refs]}
+        case Target("VM", ref):
+            return _vm_document(records, desired, find_vms(records, ref))
+        case Target(kind, ref):
+            return compose_status(records, desired, kind, ref)
+
+
+def _vm_document(records: Records, desired: Desired, vms: list[VmRecord]) -> dict[str, Any]:
+    """Forklift has no VM object; this is the entry of its migration's status, under the plan that it belongs to."""
+    items = []
+    for vm in vms:
+        entries = compose_status(records, desired, "Migration", vm.run)["status"]["vms"]
+        entry = next(e for e in entries if e.get("id", "") == vm.id and e["name"] == (vm.name or vm.wanted))
+        items.append({"plan": str(vm.plan), "migration": str(vm.run), "milestone": vm.milestone.value, **entry})
+    return items[0] if len(items) == 1 else {"items": items}
