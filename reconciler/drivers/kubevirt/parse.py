@@ -47,6 +47,7 @@ def volume(pvc: Obj, writers: Sequence[Writer], events: Sequence[str], waits: bo
         deleting=deleting(pvc),
         waits_for_consumer=waits and phase == "Pending",
         events=tuple(events),
+        owners=frozenset(entry["uid"] for entry in metadata.get("ownerReferences") or []),
     )
 
 

@@ -1,0 +1,159 @@
+"""The target contract, and what only a simulator can arrange, against the lab's cluster over the real SDK."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("suite_target")
+
+import target_site as want  # noqa: E402
+from suite_target import TargetContract  # noqa: E402
+from target_site import Json  # noqa: E402
+
+from reconciler.clock import SystemClock  # noqa: E402
+from reconciler.core.desired import Place, ProviderSpec  # noqa: E402
+from reconciler.core.model import ObjectRef, Secret  # noqa: E402
+from reconciler.drivers.kubevirt import session  # noqa: E402
+from reconciler.drivers.kubevirt.options import TargetSettings  # noqa: E402
+from reconciler.errors import RetryableError, TerminalError  # noqa: E402
+from reconciler.lab.clock import WallClock  # noqa: E402
+from reconciler.lab.cluster.site import Cluster  # noqa: E402
+from reconciler.lab.tls import LabCa  # noqa: E402
+from reconciler.ports import TargetDriver  # noqa: E402
+
+WORKER = """
+import sys, time
+print(open(sys.argv[1]).read(), flush=True)
+time.sleep(60)
+"""
+
+
+class LabTarget:
+    """target_site.TargetSite on a lab cluster of its own."""
+
+    immediate_class, waiting_class = "bulk", "fast"
+
+    def __init__(self, folder: Path, ca: LabCa) -> None:
+        self._folder, self._ca = folder, ca
+        script = folder / "worker.py"
+        script.write_text(WORKER)
+        self._lines = folder / "lines"
+        self._lines.write_text("")
+        programs = {"reconciler": [sys.executable, str(script), str(self._lines)], "sleep": ["sleep"]}
+        self.cluster = Cluster(folder / "cluster", ca, WallClock(), programs=programs)
+        self.cluster.start()
+        self.faults = self.cluster.faults
+        self._drivers: list[TargetDriver] = []
+        self.driver = self.connect(500)
+        self.namespace = "shop"
+        self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+
+    def connect(self, page_size: int) -> TargetDriver:
+        secret = {"token": Secret(self.cluster.token), "cacert": Secret(self._ca.pem)}
+        return self.connect_with(secret, page_size)
+
+    def connect_with(
+        self, secret: dict[str, Secret], page_size: int = 500, url: str | None = None, kubeconfig: Path | None = None
+    ) -> TargetDriver:
+        provider = ProviderSpec(
+            ObjectRef("mtv", "target"), "openshift", self.cluster.url if url is None else url, None, {}, Place("p.yaml", 1)
+        )
+        settings = TargetSettings("image", connect_timeout_s=1.0, request_timeout_s=0.5, page_size=page_size)
+        driver = session.connect(provider, secret, kubeconfig=kubeconfig, settings=settings, clock=SystemClock())
+        self._drivers.append(driver)
+        return driver
+
+    def put(self, obj: Json) -> Json:
+        return self.cluster.put(obj)
+
+    def find(self, kind: str, name: str, namespace: str | None = None) -> Json | None:
+        return self.cluster.find(kind, self.namespace if namespace is None else namespace, name)
+
+    def find_all(self, kind: str) -> list[Json]:
+        return self.cluster.find_all(kind, self.namespace)
+
+    def settle(self) -> None:
+        self.cluster.step()
+
+    def writes(self) -> Sequence[str]:
+        return [f"{a.verb} {a.resource}/{a.name}" for a in self.cluster.audit if a.actor == "reconciler"]
+
+    def requests(self) -> int:
+        return sum(self.cluster.calls.values())
+
+    def worker_prints(self, lines: Sequence[str]) -> None:
+        self._lines.write_text("\n".join(lines))
+
+    def close(self) -> None:
+        for driver in self._drivers:
+            driver.close()
+        self.cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> LabCa:
+    return LabCa(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def site(tmp_path: Path, ca: LabCa) -> Iterator[LabTarget]:
+    lab = LabTarget(tmp_path, ca)
+    yield lab
+    lab.close()
+
+
+class TestKubeVirtLab(TargetContract):
+    pass
+
+
+class TestTheWayIn:
+    def test_a_kubeconfig_leads_to_this_cluster(self, site: LabTarget, tmp_path: Path) -> None:
+        path = tmp_path / "kubeconfig"
+        site.cluster.write_kubeconfig(path)
+        assert site.connect_with({}, url="", kubeconfig=path).read_site().uuid == site.cluster.uid
+
+    def test_a_wrong_token_is_for_a_person_and_does_not_show(self, site: LabTarget, ca: LabCa) -> None:
+        driver = site.connect_with({"token": Secret("wrong-token-of-mine"), "ca.crt": Secret(ca.pem)})
+        with pytest.raises(TerminalError, match="AuthFailed") as caught:
+            driver.read_site()
+        assert "wrong-token-of-mine" not in str(caught.value)
+
+    def test_a_certificate_of_an_unknown_ca_is_refused_with_the_remedy(self, site: LabTarget, tmp_path: Path) -> None:
+        other = LabCa(tmp_path / "other")
+        for secret in ({"cacert": Secret(other.pem)}, {}):
+            driver = site.connect_with({"token": Secret(site.cluster.token), **secret})
+            with pytest.raises(TerminalError, match="CertificateInvalid") as caught:
+                driver.read_site()
+            assert "cacert" in caught.value.message
+
+    def test_only_the_word_true_switches_verification_off(self, site: LabTarget) -> None:
+        driver = site.connect_with({"token": Secret(site.cluster.token), "insecureSkipVerify": Secret("true")})
+        assert driver.read_site().uuid == site.cluster.uid
+
+    def test_nobody_listening_is_retryable(self, site: LabTarget, ca: LabCa) -> None:
+        driver = site.connect_with({"token": Secret("some-long-token"), "cacert": Secret(ca.pem)}, url="https://127.0.0.1:1")
+        with pytest.raises(RetryableError, match="Unreachable"):
+            driver.read_site()
+
+
+class TestWhatTheClusterRefuses:
+    @pytest.mark.parametrize(("verb", "resource"), [("create", "persistentvolumeclaims"), ("list", "nodes")])
+    def test_a_missing_right_names_verb_and_resource(self, site: LabTarget, verb: str, resource: str) -> None:
+        site.cluster.deny(verb, resource)
+        with pytest.raises(RetryableError, match="Forbidden") as caught:
+            site.driver.ensure_volume(want.volume(site), None)
+            site.driver.read_inventory([site.namespace])
+        assert f'grant the verb "{verb}" on {resource}' in caught.value.message
+
+    def test_an_inventory_survives_a_cluster_without_cdi_and_multus(self, tmp_path: Path, ca: LabCa) -> None:
+        with Cluster(tmp_path / "bare", ca, WallClock(), programs={}, cdi=False) as bare:
+            provider = ProviderSpec(ObjectRef("mtv", "target"), "openshift", bare.url, None, {}, Place("p.yaml", 1))
+            secret = {"token": Secret(bare.token), "cacert": Secret(ca.pem)}
+            driver = session.connect(provider, secret, kubeconfig=None, settings=TargetSettings("image"), clock=SystemClock())
+            classes = driver.read_inventory([]).storage_classes
+            driver.close()
+        assert {(c.name, c.overhead, c.default_volume_mode) for c in classes} == {("fast", None, None), ("bulk", None, None)}
