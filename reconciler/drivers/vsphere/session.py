@@ -10,7 +10,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from reconciler.core.desired import ProviderSpec
@@ -79,7 +79,7 @@ class Session:
             return content.about, vim.ServiceInstance("ServiceInstance", self._stub).CurrentTime()
 
         about, now = self.run("read the site", call)
-        return SiteInfo(about.instanceUuid or "", about.fullName or about.name, about.version, now)
+        return SiteInfo(about.instanceUuid, about.fullName or about.name, about.version, now.astimezone(UTC))
 
     def credentials(self) -> Mapping[str, Secret]:
         assert self.user is not None and self.password is not None
