@@ -30,6 +30,8 @@ _SETTINGS = {
     "core.filesRefLockTimeout": "2000",  # milliseconds; another process on the same cache is waited for, a stale lock is not
     "core.askPass": "",
     "http.sslVerify": "true",
+    "http.lowSpeedLimit": "1",  # bytes a second: a silent server is given up on, a slow one is not
+    "http.lowSpeedTime": "60",
     "gc.autoDetach": "true",
     "fetch.recurseSubmodules": "false",
     "push.recurseSubmodules": "no",
@@ -39,7 +41,7 @@ _SETTINGS = {
 }
 _SSH = "ssh"
 # The first value of an option wins in ssh(1), so these only fill in what the configured command leaves open.
-_SSH_OPTIONS = "-o BatchMode=yes -o StrictHostKeyChecking=yes"
+_SSH_OPTIONS = "-o BatchMode=yes -o StrictHostKeyChecking=yes -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
 # Signs that the local clone is broken, as opposed to the remote: left locks after a kill, lost or half-written objects.
 _CLONE_BROKEN = ("cannot lock ref", ".lock'", "not a git repository: '", "bad object", "corrupt", "unable to read tree", "unable to write")
 
@@ -80,16 +82,17 @@ class Git:
             raise self.broken(f"git {args[0]}: {done.err}")
         return done.out
 
-    def remote(self, args: Sequence[str]) -> bytes:
+    def remote(self, args: Sequence[str], timeout_s: float | None = None) -> bytes:
         """Run a command that reads from the remote. Errors: those of failure.remote_failure, and GitCacheLost."""
-        done = self.run(args)
+        done = self.run(args, timeout_s=timeout_s)
         if done.code == 0:
             return done.out
         self.check_clone(args[0], done)
         raise remote_failure(self.url, done.err)
 
     def fetch(self, *refspecs: str, options: Sequence[str] = ()) -> None:
-        self.remote(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", *options, "--", self.url, *refspecs])
+        """May take ten times as long as other commands: the first one brings the whole history, and it would start anew each time."""
+        self.remote(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", *options, "--", self.url, *refspecs], 10 * self._timeout_s)
 
     def check_clone(self, command: str, done: Done) -> None:
         """Raise GitCacheLost if a failed exchange with the remote failed because of our side."""
@@ -99,12 +102,24 @@ class Git:
 
     def broken(self, why: str) -> RetryableError:
         """Drop the clone and give the error to raise; the next fetch makes it anew."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.drop()
         log.warning("git cache dropped", extra={"directory": str(self.directory), "why": redact(why)})
         return RetryableError("GitCacheLost", f"the git cache {self.directory} was unusable and is made anew: {redact(why)}", 0.0)
 
-    def run(self, args: Sequence[str], stdin: bytes = b"") -> Done:
-        """Start git, feed `stdin`, wait at most the configured time. Errors: RetryableError GitUnavailable when it takes longer."""
+    def drop(self) -> None:
+        """Remove the clone, which is a cache: what was in it is fetched again when it is needed."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Let git pack what our own commits left loose, if it thinks it is time; that goes on in the background."""
+        self.run(["gc", "--auto", "--quiet"])
+
+    def run(self, args: Sequence[str], stdin: bytes = b"", timeout_s: float | None = None) -> Done:
+        """Start git, feed `stdin`, wait at most `timeout_s` (default: as configured).
+
+        Errors: RetryableError GitUnavailable when it takes longer or git is not installed; GitCacheLost when the clone has vanished.
+        """
+        limit_s = timeout_s or self._timeout_s
         try:
             process = subprocess.Popen(
                 ["git", *args],
@@ -121,11 +136,11 @@ class Git:
             raise RetryableError("GitUnavailable", "the git program was not found on PATH; install git") from err
         with process:
             try:
-                out, err_bytes = process.communicate(stdin, timeout=self._timeout_s)
+                out, err_bytes = process.communicate(stdin, timeout=limit_s)
             except subprocess.TimeoutExpired as err:
                 _kill(process)
                 raise RetryableError(
-                    "GitUnavailable", f"git {args[0]} with {redact(self.url)} took longer than {self._timeout_s:g} s and was stopped"
+                    "GitUnavailable", f"git {args[0]} with {redact(self.url)} took longer than {limit_s:g} s and was stopped"
                 ) from err
             except BaseException:
                 _kill(process)

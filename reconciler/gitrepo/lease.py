@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _LONG_OVER = timedelta(minutes=10)
 _LEASE_REF = "refs/seen/lease"
+_CHAIN_KEPT = 1000  # pushes after which the local chain, of which only the last commit is needed, is dropped: half a day of renewals
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -61,6 +62,7 @@ class Lease:
         self._nonce = clock.new_id()
         self._held: _Held | None = None
         self._seen: _Seen | None = None
+        self._pushes = 0
         self._ours: dict[str, float] = {}  # our last commit, and later ones whose push got no reply -> start of that push
 
     def age_s(self) -> float | None:
@@ -146,6 +148,9 @@ class Lease:
         started = self._ours.get(commit, started)
         self._ours = {} if released else {commit: started}
         self._held = None if released else _Held(commit, started)
+        self._pushes += 1
+        if self._pushes % _CHAIN_KEPT == 0:
+            self._git.drop()
         log.info("lease pushed", extra={"commit": commit, "released": released})
         return True
 

@@ -47,6 +47,7 @@ class Publisher:
             if self._push(commit) is Push.ACCEPTED:
                 self._reader.moved_to(commit)
                 self._unanswered.clear()
+                self._git.tidy()
                 log.info("status published", extra={"commit": commit, "files": len(todo)})
                 return commit
             onto = self._reader.fetch_status()

@@ -21,6 +21,7 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.errors import LeaseLost, RetryableError, Superseded, TerminalError, UserError
+from reconciler.gitrepo import lease
 from reconciler.gitrepo.config import RepoConfig
 from reconciler.gitrepo.repo import GitRepo
 
@@ -720,6 +721,17 @@ class LeaseContract:
         shutil.rmtree(remote.root / "cache")
         repo.release_lease()
         assert GitRepo(remote.config("cache-b", "b"), clock).hold_lease()
+
+    def test_the_local_chain_is_dropped_now_and_then(self, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lease, "_CHAIN_KEPT", 2)
+        clock = SimClock()
+        repo = held(remote, clock)
+        for _ in range(8):
+            clock.advance(TTL_S / 4)
+            assert repo.hold_lease()
+            age = repo.lease_age_s()
+            assert age is not None and age < TTL_S
+        assert remote.count(LEASE) >= 4
 
     def test_taken_anew_when_the_forge_lost_the_branch(self, remote: Remote) -> None:
         """The second holder's clone is one commit deep and cannot give the chain back."""
