@@ -28,7 +28,8 @@ from reconciler.manifests.schema.registry import KINDS
 from reconciler.manifests.spelling import did_you_mean
 from reconciler.ports import Clock, StatusRepo, Tree
 from reconciler.report import tables
-from reconciler.report.words import runs_of, standing, vm_name, vms_of
+from reconciler.report.plans import plan_view, plan_views
+from reconciler.report.words import standing, vm_name
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +128,7 @@ def parse_target(text: str) -> Target:
 
 def find_vms(records: Records, ref: ObjectRef) -> list[VmRecord]:
     """The newest record of each VM of that source name, new name, id or record name. Errors: UserError NotFound."""
-    plans = sorted({run.plan for run in records.runs.values()})
-    every = [vm for plan in plans for vm in vms_of(records, plan)]
+    every = [vm for plan in plan_views(records) for vm in plan.vms]
     found = [vm for vm in every if ref.name in (vm_name(vm), vm.wanted, vm.new_name, vm.id, vm.slug) and vm.run.namespace == ref.namespace]
     if not found:
         hint = did_you_mean(ref.name, [vm_name(vm) for vm in every])
@@ -149,9 +149,8 @@ def _tables(records: Records, desired: Desired, wanted: Target | None) -> Iterat
                 yield tables.vm_detail(vm)
         case Target("Plan", ref):
             yield from _conditions(compose_status(records, desired, "Plan", ref))
-            yield (
-                tables.vms_view(vms_of(records, ref), str(ref)) if runs_of(records, ref) else Text("no Migration has started this plan yet")
-            )
+            plan = plan_view(records, ref)
+            yield tables.vms_view(plan.vms, str(ref)) if plan.runs else Text("no Migration has started this plan yet")
         case Target("Migration", ref):
             yield from _conditions(compose_status(records, desired, "Migration", ref))
             vms = [vm for vm in records.vms.values() if vm.run == ref]
@@ -169,8 +168,9 @@ def _overview(records: Records, desired: Desired) -> Iterator[RenderableType]:
         return
     yield tables.providers_table(records)
     yield tables.plans_table(records)
-    for plan in sorted({run.plan for run in records.runs.values()}):
-        yield tables.vms_view(vms_of(records, plan), str(plan))
+    for plan in plan_views(records):
+        if plan.runs:
+            yield tables.vms_view(plan.vms, str(plan.ref))
 
 
 def _conditions(status: dict[str, Any]) -> Iterator[RenderableType]:

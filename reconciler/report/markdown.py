@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from reconciler.core.desired import Problem, Severity
-from reconciler.core.model import ObjectRef
 from reconciler.core.record import Records, VmRecord
 from reconciler.report.escape import clean, link
 from reconciler.report.escape import markdown as safe
+from reconciler.report.plans import PlanView, plan_views
 from reconciler.report.words import (
     Standing,
     blockers,
@@ -26,20 +26,20 @@ from reconciler.report.words import (
     duration,
     plural,
     ready,
-    runs_of,
     since,
     size_of,
     standing,
     trouble,
     troubles,
     vm_name,
-    vms_of,
     when,
 )
 
 _OPEN_ROWS = 25  # up to here a plan shows every VM; beyond, those that went well or wait are folded
 _URGENT_ROWS = 200
 _ATTENTION = 12
+_VM_ROWS = 1000
+_PLAN_ROWS = 1000
 _NAMED = 8
 _NOTE = 160
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -56,18 +56,24 @@ _FOLDED = (Standing.WAITING, Standing.SUCCEEDED)
 
 
 def render_readme(records: Records, problems: Sequence[Problem] = ()) -> str:
-    plans = _plans(records)
+    plans = plan_views(records)
     blocks = [
         "# Virtual machine migrations",
         "The reconciler writes this branch; edits here are lost. What should happen stands in the manifests of the desired branch, "
         "the story of one VM in the history of its file under `runs/`.",
-        _summary(records, plans),
+        _summary(plans),
         *_attention(records, problems, plans),
     ]
-    started = [p for p in plans if vms_of(records, p)]
-    for plan in started:
-        blocks += _plan(records, plan)
-    blocks += _other_plans(records, [p for p in plans if p not in started])
+    rows = 0
+    brief: list[PlanView] = []
+    for plan in (p for p in plans if p.runs):
+        rows += len(plan.vms)
+        if rows > _VM_ROWS:
+            brief.append(plan)
+        else:
+            blocks += _plan(records, plan)
+    blocks += _brief_plans(records, brief)
+    blocks += _other_plans(records, [p for p in plans if not p.runs])
     blocks += _providers(records)
     return "\n\n".join(b for b in blocks if b) + "\n"
 
@@ -75,19 +81,8 @@ def render_readme(records: Records, problems: Sequence[Problem] = ()) -> str:
 # ---- top ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _plans(records: Records) -> list[ObjectRef]:
-    """Running ones first, then those not started, then finished ones; by name within."""
-    named = {ref for kind, ref in records.statuses if kind == "Plan"} | {r.plan for r in records.runs.values()}
-
-    def order(plan: ObjectRef) -> tuple[int, ObjectRef]:
-        runs = runs_of(records, plan)
-        return (0 if any(not r.completed for r in runs) else 2 if runs else 1, plan)
-
-    return sorted(named, key=order)
-
-
-def _summary(records: Records, plans: Sequence[ObjectRef]) -> str:
-    vms = [vm for plan in plans for vm in vms_of(records, plan)]
+def _summary(plans: Sequence[PlanView]) -> str:
+    vms = [vm for plan in plans for vm in plan.vms]
     if not vms:
         return f"**{plural(len(plans), 'plan')}**, no migration has begun." if plans else "**No plan yet.**"
     done = sum(copied(vm).done_bytes for vm in vms)
@@ -96,9 +91,9 @@ def _summary(records: Records, plans: Sequence[ObjectRef]) -> str:
     return f"**{head}:** {counts(vms)}. {size_of(done, total)} copied."
 
 
-def _attention(records: Records, problems: Sequence[Problem], plans: Sequence[ObjectRef]) -> Iterator[str]:
+def _attention(records: Records, problems: Sequence[Problem], plans: Sequence[PlanView]) -> Iterator[str]:
     """What a person must look at, in one list; nothing at all when all is well."""
-    lines = [line for plan in plans for line in _plan_troubles(records, plan)]
+    lines = [line for plan in plans for line in _plan_troubles(plan)]
     for problem in sorted(problems, key=lambda p: (p.severity is not Severity.ERROR, p.place.path, p.place.line)):
         symbol = "❌" if problem.severity is Severity.ERROR else "⚠️"
         hint = f" *{safe(problem.hint, _NOTE)}*" if problem.hint else ""
@@ -114,13 +109,13 @@ def _attention(records: Records, problems: Sequence[Problem], plans: Sequence[Ob
         yield _details(f"{len(lines) - _ATTENTION:,} more", "\n".join(lines[_ATTENTION : _ATTENTION + _URGENT_ROWS]))
 
 
-def _plan_troubles(records: Records, plan: ObjectRef) -> Iterator[str]:
+def _plan_troubles(plan: PlanView) -> Iterator[str]:
     """VMs with the same trouble share a line."""
-    for state, text, vms in troubles(vms_of(records, plan)):
+    for state, text, vms in troubles(plan.vms):
         if state in (Standing.FAILED, Standing.HELD, Standing.UNDOING):
             names = ", ".join(_vm_link(vm) for vm in vms[:_NAMED])
             more = f" and {len(vms) - _NAMED:,} more" if len(vms) > _NAMED else ""
-            yield f"- {_SYMBOL[state]} {names}{more} in plan {safe(plan.name)}: {safe(text, 400)}"
+            yield f"- {_SYMBOL[state]} {names}{more} in plan {safe(plan.ref.name)}: {safe(text, 400)}"
 
 
 def _place(problem: Problem) -> str:
@@ -131,19 +126,37 @@ def _place(problem: Problem) -> str:
 # ---- one plan -------------------------------------------------------------------------------------------------------------------------
 
 
-def _plan(records: Records, plan: ObjectRef) -> Iterator[str]:
-    vms = vms_of(records, plan)
-    runs = runs_of(records, plan)
-    archived = " (archived)" if plan in records.archived else ""
-    yield f"## {safe(plan.name)}{archived}"
-    newest = runs[0]
+def _plan(records: Records, plan: PlanView) -> Iterator[str]:
+    archived = " (archived)" if plan.ref in records.archived else ""
+    yield f"## {safe(plan.ref.name)}{archived}"
+    newest = plan.runs[0]
     where = f"{safe(newest.source.name)} → {safe(newest.destination.name)}"
-    yield f"{counts(vms).capitalize()}. {newest.mode.capitalize()}, {where}, began {when(runs[-1].started)}."
-    if len(vms) <= _OPEN_ROWS:
-        yield _vm_table(vms)
+    yield f"{counts(plan.vms).capitalize()}. {newest.mode.capitalize()}, {where}, began {when(plan.runs[-1].started)}."
+    if len(plan.vms) <= _OPEN_ROWS:
+        yield _vm_table(plan.vms)
     else:
-        yield from _long_plan(vms)
+        yield from _long_plan(plan.vms)
     yield _run_table(records, plan)
+
+
+def _brief_plans(records: Records, plans: Sequence[PlanView]) -> Iterator[str]:
+    """Plans beyond the room for VM tables: GitHub shows no file of more than 512 KB."""
+    if not plans:
+        return
+    rows = [
+        (
+            f"[{safe(plan.ref.name)}]({link(f'runs/{plan.runs[0].run.namespace}/{plan.runs[0].run.name}')})",
+            "archived" if plan.ref in records.archived else "running" if plan.running else "ended",
+            counts(plan.vms),
+            when(plan.runs[-1].started),
+        )
+        for plan in plans[:_PLAN_ROWS]
+    ]
+    more = len(plans) - len(rows)
+    yield f"## {plural(len(plans), 'other plan')}"
+    yield _table(("Plan", "State", "VMs", "Began"), rows)
+    if more > 0:
+        yield f"And {more:,} more under `runs/`."
 
 
 def _long_plan(vms: Sequence[VmRecord]) -> Iterator[str]:
@@ -191,7 +204,7 @@ def _vm_link(vm: VmRecord) -> str:
     return f"[{safe(vm_name(vm), 60)}]({link(path)})"
 
 
-def _run_table(records: Records, plan: ObjectRef) -> str:
+def _run_table(records: Records, plan: PlanView) -> str:
     rows = [
         (
             f"[{safe(run.run.name)}]({link(f'runs/{run.run.namespace}/{run.run.name}/run.yaml')})",
@@ -200,7 +213,7 @@ def _run_table(records: Records, plan: ObjectRef) -> str:
             when(run.started),
             _ended(run.started, run.completed),
         )
-        for run in runs_of(records, plan)
+        for run in plan.runs
     ]
     return _details(plural(len(rows), "run"), _table(("Migration", "VMs", "Manifests at", "Began", "Ended"), rows))
 
@@ -212,18 +225,20 @@ def _ended(started: datetime, completed: datetime | None) -> str:
 # ---- the rest -------------------------------------------------------------------------------------------------------------------------
 
 
-def _other_plans(records: Records, plans: Sequence[ObjectRef]) -> Iterator[str]:
+def _other_plans(records: Records, plans: Sequence[PlanView]) -> Iterator[str]:
     if not plans:
         return
     rows = []
-    for plan in plans:
-        status = records.statuses[("Plan", plan)]
-        why = "; ".join(c.message or c.type for c in blockers(status.conditions))
-        state = "archived" if plan in records.archived else "✅ ready" if ready(status.conditions) else "❌ not ready"
-        rows.append((safe(plan.name), state, safe(why, _NOTE)))
+    for plan in plans[:_PLAN_ROWS]:
+        conditions = plan.status.conditions if plan.status else ()
+        why = "; ".join(c.message or c.type for c in blockers(conditions))
+        state = "archived" if plan.ref in records.archived else "✅ ready" if ready(conditions) else "❌ not ready"
+        rows.append((safe(plan.ref.name), state, safe(why, _NOTE)))
     yield "## Plans not started"
     yield "A Migration manifest starts a plan that is ready."
     yield _table(("Plan", "State", "Why"), rows)
+    if len(plans) > len(rows):
+        yield f"And {len(plans) - len(rows):,} more under `status/`."
 
 
 def _providers(records: Records) -> Iterator[str]:

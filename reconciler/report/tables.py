@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from reconciler.core.desired import Problem, Severity
-from reconciler.core.model import ObjectRef
 from reconciler.core.record import Records, VmRecord
 from reconciler.report.escape import clean
+from reconciler.report.plans import PlanView, plan_views
 from reconciler.report.words import (
     Standing,
     blockers,
@@ -31,14 +31,12 @@ from reconciler.report.words import (
     downtime_words,
     duration,
     ready,
-    runs_of,
     since,
     size,
     size_of,
     standing,
     troubles,
     vm_name,
-    vms_of,
 )
 
 _STYLE = {
@@ -84,34 +82,31 @@ def style_of(state: Standing) -> str:
 
 def plans_table(records: Records) -> Table:
     table = _table("Plan", "State", "Copied", "Began (UTC)", right=("Copied",))
-    plans = {ref for kind, ref in records.statuses if kind == "Plan"} | {r.plan for r in records.runs.values()}
-    for plan in sorted(plans):
-        vms = vms_of(records, plan)
-        runs = runs_of(records, plan)
-        shares = [copied(vm) for vm in vms]
+    for plan in plan_views(records):
+        shares = [copied(vm) for vm in plan.vms]
         total = sum(s.total_bytes for s in shares)
         table.add_row(
-            _text(str(plan), "bold"),
-            _plan_state(records, plan, counts(vms)),
+            _text(str(plan.ref), "bold"),
+            _plan_state(records, plan),
             _text(size_of(sum(s.done_bytes for s in shares), total) if total else ""),
-            _text(day_and_time(runs[-1].started) if runs else ""),
+            _text(day_and_time(plan.runs[-1].started) if plan.runs else ""),
         )
     return table
 
 
-def _plan_state(records: Records, plan: ObjectRef, tally: str) -> Text:
-    if plan in records.archived:
+def _plan_state(records: Records, plan: PlanView) -> Text:
+    tally = f": {counts(plan.vms)}" if plan.vms else ""
+    if plan.ref in records.archived:
         return _text("archived", "dim")
-    runs = runs_of(records, plan)
-    if any(not run.completed for run in runs):
-        return Text.assemble(("running", "cyan"), f": {tally}" if tally else "")
-    if runs:
-        result = runs[0].result or "ended"
-        return Text.assemble((result.lower(), "green" if result == "Succeeded" else "red"), f": {tally}" if tally else "")
-    status = records.statuses[("Plan", plan)]
-    if ready(status.conditions):
+    if plan.running:
+        return Text.assemble(("running", "cyan"), tally)
+    if plan.runs:
+        result = plan.runs[0].result or "ended"
+        return Text.assemble((result.lower(), "green" if result == "Succeeded" else "red"), tally)
+    conditions = plan.status.conditions if plan.status else ()
+    if ready(conditions):
         return _text("ready", "green")
-    why = "; ".join(c.message or c.type for c in blockers(status.conditions))
+    why = "; ".join(c.message or c.type for c in blockers(conditions))
     return _text(f"not ready: {why}" if why else "not ready", "red")
 
 

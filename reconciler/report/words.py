@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 
-from reconciler.core.model import Milestone, ObjectRef, Result
-from reconciler.core.record import Category, Condition, Intent, IntentKind, Records, RunRecord, VmRecord
+from reconciler.core.model import Milestone, Result
+from reconciler.core.record import Category, Condition, Intent, IntentKind, VmRecord
 
 MIB = 1024 * 1024
 
@@ -266,23 +266,7 @@ def intent_done_words(intent: Intent) -> str:
     }.get(intent.kind, f"{intent.kind} done")
 
 
-# ---- plans ----------------------------------------------------------------------------------------------------------------------------
-
-
-def runs_of(records: Records, plan: ObjectRef) -> list[RunRecord]:
-    """Newest first."""
-    return sorted((r for r in records.runs.values() if r.plan == plan), key=lambda r: (r.started, r.run), reverse=True)
-
-
-def vms_of(records: Records, plan: ObjectRef) -> list[VmRecord]:
-    """The newest record of each VM of a plan, in the order of the runs."""
-    chosen: dict[str, VmRecord] = {}
-    for run in runs_of(records, plan):
-        for slug in run.vms:
-            vm = records.vms.get((run.run, slug))
-            if vm is not None:
-                chosen.setdefault(vm.source.uuid if vm.source else vm.id or vm.wanted, vm)
-    return list(chosen.values())
+# ---- many ----------------------------------------------------------------------------------------------------------------------------
 
 
 def counts(vms: Iterable[VmRecord]) -> str:
