@@ -7,21 +7,17 @@ Source: vSphere Web Services API 8.0.2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from reconciler.lab.vcenter import events, faults, soap
-from reconciler.lab.vcenter.acts import Acts
-from reconciler.lab.vcenter.collector import Collector, Filter, Retrieval, Updates
-from reconciler.lab.vcenter.inventory import MINE, ROOT, Inventory, Node
-from reconciler.lab.vcenter.properties import Reader
-from reconciler.lab.vcenter.search import find_by_path, find_by_uuid
-from reconciler.lab.vcenter.sessions import Session, Sessions
+from reconciler.lab.vcenter.collector import Collector
+from reconciler.lab.vcenter.conversations import Conversations
+from reconciler.lab.vcenter.inventory import MINE, ROOT, Node
+from reconciler.lab.vcenter.parts import Parts, Xml
+from reconciler.lab.vcenter.sessions import Session
 from reconciler.lab.vcenter.vmomi import support, vim, vmodl
-from reconciler.lab.world import World
 
-ANONYMOUS = frozenset({"RetrieveServiceContent", "Login", "Logout"})
 SINGLETONS = {
     "ServiceInstance": vim.ServiceInstance,
     "propertyCollector": vmodl.query.PropertyCollector,
@@ -34,62 +30,14 @@ SINGLETONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Xml:
-    """A result that is already XML: the `returnval` elements."""
-
-    text: str
-
-
-@dataclass(slots=True)
-class Parts:
-    """What the methods work on."""
-
-    world: World
-    inventory: Inventory
-    sessions: Sessions
-    reader: Reader
-    retrieval: Retrieval
-    updates: Updates
-    acts: Acts
-    events: events.Events
-    about: Any
-    denied: set[str]
-
-
 class Calls:
     def __init__(self, parts: Parts) -> None:
         self._p = parts
+        self._talks = Conversations(parts)
         self._methods: dict[str, Callable[[Session, soap.Call], Any]] = {
             "CurrentTime": lambda s, c: parts.world.now(),
             "SessionIsActive": lambda s, c: c.args["sessionID"] in parts.sessions.open,
-            "CreateContainerView": self._create_view,
-            "DestroyView": self._destroy_view,
-            "CreateFilter": self._create_filter,
-            "DestroyPropertyFilter": self._destroy_filter,
-            "CreatePropertyCollector": self._create_collector,
-            "DestroyPropertyCollector": lambda s, c: s.collectors.pop(c.this._moId, None) and None,
-            "RetrieveProperties": lambda s, c: Xml(parts.retrieval.all(c.args["specSet"], c.version)),
-            "RetrievePropertiesEx": self._retrieve,
-            "ContinueRetrievePropertiesEx": lambda s, c: _wrap(parts.retrieval.go_on(s, c.args["token"], c.version)),
-            "CancelRetrievePropertiesEx": lambda s, c: s.pages.pop(c.args["token"], None) and None,
-            "WaitForUpdatesEx": self._wait,
-            "CheckForUpdates": self._check,
-            "CancelWaitForUpdates": self._cancel_wait,
-            "QueryEvents": lambda s, c: parts.events.query(c.args["filter"]),
-            "CreateCollectorForEvents": self._create_event_collector,
-            "ReadNextEvents": lambda s, c: parts.events.next_page(self._event_collector(s, c), c.args["maxCount"]),
-            "ReadPreviousEvents": lambda s, c: parts.events.previous_page(self._event_collector(s, c), c.args["maxCount"]),
-            "ResetCollector": lambda s, c: parts.events.to_end(self._event_collector(s, c)),
-            "RewindCollector": lambda s, c: setattr(self._event_collector(s, c), "at", 0),
-            "SetCollectorPageSize": lambda s, c: setattr(self._event_collector(s, c), "page", c.args["maxCount"]),
-            "DestroyCollector": lambda s, c: s.collectors.pop(c.this._moId, None) and None,
-            "FindByUuid": lambda s, c: find_by_uuid(parts.world, c.args),
-            "FindByInventoryPath": lambda s, c: find_by_path(parts.inventory, parts.reader, c.args["inventoryPath"]),
-            "HasPrivilegeOnEntities": lambda s, c: self._privileges(c, c.args["entity"]),
-            "HasPrivilegeOnEntity": lambda s, c: [p not in parts.denied for p in c.args["privId"]],
-            "FetchUserPrivilegeOnEntities": self._user_privileges,
-            "RemoveSnapshot_Task": self._remove_snapshot,
+            **self._talks.methods,
         }
         for moid in SINGLETONS:
             parts.inventory.singletons[moid] = partial(self._singleton, moid, None)
@@ -167,7 +115,7 @@ class Calls:
         if moid in session.views:
             kind, roots, recursive = session.views[moid]
             table = {
-                "view": lambda _: self._members(kind, roots, recursive),
+                "view": lambda _: self._talks.members(kind, roots, recursive),
                 "type": lambda _: None,
                 "container": lambda _: vim.Folder(roots),
             }
@@ -202,119 +150,6 @@ class Calls:
         if mine or moid.startswith("snapshot-") or any(moid in c.filters for c in session.collectors.values() if isinstance(c, Collector)):
             return
         raise faults.not_found(call.this)
-
-    # ---- views and collectors ---------------------------------------------------------------------------------------------------------
-
-    def _create_view(self, session: Session, call: soap.Call) -> Any:
-        moid = f"session[{session.key}]view-{session.number()}"
-        container = call.args["container"]
-        if self._p.inventory.find(container._moId) is None:
-            raise faults.not_found(container)
-        session.views[moid] = (tuple(call.args.get("type") or [vim.ManagedEntity]), container._moId, bool(call.args["recursive"]))
-        return vim.view.ContainerView(moid)
-
-    def _members(self, kinds: tuple[type, ...], container: str, recursive: bool) -> Any:
-        inventory = self._p.inventory
-        found = [n for n in inventory.every() if isinstance(n.ref, kinds)]
-        if not recursive:
-            found = [n for n in found if (p := n.table["parent"](n.record)) is not None and p._moId == container]
-        elif container != ROOT:
-            found = [n for n in found if inventory.is_below(n, container)]
-        return vim.ManagedEntity.Array([n.ref for n in found if n.id != ROOT])
-
-    def _destroy_view(self, session: Session, call: soap.Call) -> None:
-        session.views.pop(call.this._moId, None)
-
-    def _collector(self, session: Session, call: soap.Call) -> Collector:
-        found = session.collectors.get(call.this._moId)
-        if not isinstance(found, Collector):
-            raise faults.not_found(call.this)
-        return found
-
-    def _create_collector(self, session: Session, call: soap.Call) -> Any:
-        moid = f"session[{session.key}]collector-{session.number()}"
-        session.collectors[moid] = Collector(moid)
-        return vmodl.query.PropertyCollector(moid)
-
-    def _create_filter(self, session: Session, call: soap.Call) -> Any:
-        moid = f"session[{session.key}]filter-{session.number()}"
-        list(self._p.reader.select(call.args["spec"]))  # a bad spec fails here, not at the first wait
-        self._collector(session, call).filters[moid] = Filter(moid, call.args["spec"])
-        return vmodl.query.PropertyCollector.Filter(moid)
-
-    def _destroy_filter(self, session: Session, call: soap.Call) -> None:
-        for each in session.collectors.values():
-            if isinstance(each, Collector):
-                each.filters.pop(call.this._moId, None)
-
-    def _retrieve(self, session: Session, call: soap.Call) -> Xml:
-        limit = call.args["options"].maxObjects
-        return _wrap(self._p.retrieval.begin(session, call.args["specSet"], limit, call.version))
-
-    def _wait(self, session: Session, call: soap.Call) -> Xml:
-        since, options = call.args.get("version") or "", call.args.get("options")
-        return _wrap(self._p.updates.wait(session, self._collector(session, call), since, options, call.version))
-
-    def _check(self, session: Session, call: soap.Call) -> Xml:
-        now = vmodl.query.PropertyCollector.WaitOptions(maxWaitSeconds=0)
-        return _wrap(self._p.updates.wait(session, self._collector(session, call), call.args.get("version") or "", now, call.version))
-
-    def _cancel_wait(self, session: Session, call: soap.Call) -> None:
-        self._collector(session, call).canceled = True
-        self._p.world.touch()
-
-    def _create_event_collector(self, session: Session, call: soap.Call) -> Any:
-        moid = f"session[{session.key}]events-{session.number()}"
-        session.collectors[moid] = events.Collector(moid, call.args["filter"])
-        return vim.event.EventHistoryCollector(moid)
-
-    def _event_collector(self, session: Session, call: soap.Call) -> events.Collector:
-        found = session.collectors.get(call.this._moId)
-        if not isinstance(found, events.Collector):
-            raise faults.not_found(call.this)
-        return found
-
-    # ---- permissions and snapshots ----------------------------------------------------------------------------------------------------
-
-    def _privileges(self, call: soap.Call, entities: list[Any]) -> list[Any]:
-        def of(privileges: list[str]) -> list[Any]:
-            kind = vim.AuthorizationManager.PrivilegeAvailability
-            return [kind(privId=p, isGranted=p not in self._p.denied) for p in privileges]
-
-        return [vim.AuthorizationManager.EntityPrivilege(entity=e, privAvailability=of(call.args["privId"])) for e in entities]
-
-    def _user_privileges(self, session: Session, call: soap.Call) -> list[Any]:
-        granted = [p for p in PRIVILEGES if p not in self._p.denied]
-        return [vim.AuthorizationManager.UserPrivilegeResult(entity=e, privileges=granted) for e in call.args["entities"]]
-
-    def _remove_snapshot(self, session: Session, call: soap.Call) -> Any:
-        try:
-            return self._p.acts.remove_snapshot(call.this._moId, session.user, bool(call.args["removeChildren"]))
-        except KeyError:
-            raise faults.not_found(call.this) from None
-
-
-PRIVILEGES = (
-    "System.Anonymous",
-    "System.Read",
-    "System.View",
-    "Sessions.ValidateSession",
-    "Datastore.Browse",
-    "Datastore.FileManagement",
-    "VirtualMachine.Interact.PowerOff",
-    "VirtualMachine.Interact.PowerOn",
-    "VirtualMachine.Interact.Reset",
-    "VirtualMachine.Interact.Suspend",
-    "VirtualMachine.Provisioning.DiskRandomRead",
-    "VirtualMachine.Provisioning.GetVmFiles",
-    "VirtualMachine.State.CreateSnapshot",
-    "VirtualMachine.State.RemoveSnapshot",
-    "VirtualMachine.Config.ChangeTracking",
-)
-
-
-def _wrap(inner: str) -> Xml:
-    return Xml(f"<returnval>{inner}</returnval>" if inner else "")
 
 
 def _is_anonymous(call: soap.Call) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from reconciler.lab.machines import Cluster, Datacenter, Datastore, Host, Network, Vm
 from reconciler.lab.vcenter import machine_view
 from reconciler.lab.vcenter.devices import datastore_ref, network_ref, switch_uuid
+from reconciler.lab.vcenter.infrastructure import datastore_info, datastore_summary, host_runtime, portgroup_config, switch_ref
 from reconciler.lab.vcenter.machine_view import escape_name, vm_ref
 from reconciler.lab.vcenter.vmomi import vim
 from reconciler.lab.world import World
@@ -147,7 +148,7 @@ class Inventory:
             Host: {
                 "name": lambda h: escape_name(h.name),
                 "parent": lambda h: vim.ClusterComputeResource(f"domain-c{h.cluster.key}"),
-                "runtime": _host_runtime,
+                "runtime": host_runtime,
                 "vm": lambda h: vim.VirtualMachine.Array([vm_ref(vm) for vm in world.vms.values() if vm.host is h]),
                 "datastore": lambda h: self._in_datacenter(h.cluster.datacenter)[0],
                 "network": lambda h: self._in_datacenter(h.cluster.datacenter)[1],
@@ -155,8 +156,8 @@ class Inventory:
             Datastore: {
                 "name": lambda d: escape_name(d.name),
                 "parent": lambda d: self.folder(d.datacenter, "s"),
-                "summary": _datastore_summary,
-                "info": _datastore_info,
+                "summary": datastore_summary,
+                "info": datastore_info,
                 "vm": lambda d: vim.VirtualMachine.Array(
                     [vm_ref(vm) for vm in world.vms.values() if any(k.datastore is d for k in vm.disks)]
                 ),
@@ -181,7 +182,7 @@ class Inventory:
         ref, revision = _reference(record), self._world.revision
         table = self._tables[type(record)]
         if isinstance(record, Network) and record.switch:
-            table = {**table, "key": lambda n: f"dvportgroup-{n.key}", "config": _portgroup_config}
+            table = {**table, "key": lambda n: f"dvportgroup-{n.key}", "config": portgroup_config}
         if isinstance(record, Datastore | Network | Host):
             revision = record.revision
         return Node(ref, record, table, revision)
@@ -246,10 +247,6 @@ class Inventory:
         return False
 
 
-def switch_ref(network: Network) -> Any:
-    return vim.dvs.VmwareDistributedVirtualSwitch(f"dvs-{network.datacenter.key}{sum(network.switch.encode()) % 997:03d}")
-
-
 def _switch_node(network: Network, parent: Any) -> Node:
     table: Table = {"name": lambda n: escape_name(n.switch), "uuid": switch_uuid, "parent": lambda n: parent}
     return Node(switch_ref(network), network, table, network.revision)
@@ -275,77 +272,3 @@ def _reference(record: Any) -> Any:
             return datastore_ref(record.key)
         case _:
             return network_ref(record)
-
-
-def _host_runtime(host: Host) -> Any:
-    return vim.host.RuntimeInfo(
-        connectionState="connected" if host.connected else "notResponding",
-        powerState="poweredOn",
-        inMaintenanceMode=host.maintenance,
-    )
-
-
-def _datastore_url(store: Datastore) -> str:
-    return f"ds:///vmfs/volumes/{store.key:08x}-4b1c2d3e-0f1a-005056000001/"
-
-
-def _datastore_summary(store: Datastore) -> Any:
-    return vim.Datastore.Summary(
-        datastore=datastore_ref(store.key),
-        name=escape_name(store.name),
-        url=_datastore_url(store),
-        capacity=store.capacity_bytes,
-        freeSpace=store.capacity_bytes // 2,
-        accessible=store.accessible,
-        multipleHostAccess=store.shared,
-        type=store.kind,
-        maintenanceMode="normal",
-    )
-
-
-def _datastore_info(store: Datastore) -> Any:
-    common = {
-        "name": escape_name(store.name),
-        "url": _datastore_url(store),
-        "freeSpace": store.capacity_bytes // 2,
-        "maxFileSize": 62 << 40,
-    }
-    if store.kind.startswith("NFS"):
-        nas = vim.host.NasVolume(type=store.kind, name=store.name, capacity=store.capacity_bytes, remoteHost="nas.lab", remotePath="/vol")
-        return vim.host.NasDatastoreInfo(nas=nas, **common)
-    if store.kind != "VMFS":
-        return vim.Datastore.Info(**common)
-    extent = vim.host.ScsiDisk.Partition(diskName=f"naa.6000{store.key:012x}", partition=1)
-    volume: Any = vim.host.VmfsVolume(
-        type="VMFS",
-        name=store.name,
-        capacity=store.capacity_bytes,
-        blockSizeMb=1,
-        maxBlocks=63963136,
-        majorVersion=6,
-        version="6.82",
-        uuid=f"{store.key:08x}-4b1c2d3e-0f1a-005056000001",
-        extent=[extent],
-        vmfsUpgradable=False,
-    )
-    return vim.host.VmfsDatastoreInfo(vmfs=volume, **common)
-
-
-def _portgroup_config(network: Network) -> Any:
-    vlan: Any = vim.dvs.VmwareDistributedVirtualSwitch.VlanIdSpec(vlanId=network.vlan, inherited=False)
-    return vim.dvs.DistributedVirtualPortgroup.ConfigInfo(
-        key=f"dvportgroup-{network.key}",
-        name=escape_name(network.name),
-        numPorts=8,
-        distributedVirtualSwitch=switch_ref(network),
-        defaultPortConfig=vim.dvs.VmwareDistributedVirtualSwitch.VmwarePortConfigPolicy(vlan=vlan),
-        type="earlyBinding",
-        policy=vim.dvs.DistributedVirtualPortgroup.PortgroupPolicy(
-            blockOverrideAllowed=True,
-            shapingOverrideAllowed=False,
-            vendorConfigOverrideAllowed=False,
-            livePortMovingAllowed=False,
-            portConfigResetAtDisconnect=True,
-        ),
-        uplink=False,
-    )

@@ -13,6 +13,7 @@ from typing import Any
 
 from reconciler.lab.machines import Power, Snapshot, Vm
 from reconciler.lab.vcenter.devices import datastore_ref, devices, network_ref
+from reconciler.lab.vcenter.guest_view import guest, tools
 from reconciler.lab.vcenter.vmomi import vim
 
 _vm: Any = vim.vm
@@ -34,55 +35,84 @@ def path_name(vm: Vm) -> str:
     return f"[{vm.disks[0].datastore.name}] {vm.disks[0].folder}/{vm.name}.vmx"
 
 
+def _files(vm: Vm) -> Any:
+    return _vm.FileInfo(vmPathName=path_name(vm), snapshotDirectory=path_name(vm).rpartition("/")[0] + "/")
+
+
+def _options(vm: Vm) -> Any:
+    made = [vim.option.OptionValue(key=key, value=value) for key, value in sorted(vm.extra_config.items())]
+    return vim.option.OptionValue.Array(made)
+
+
+def _boot_options(vm: Vm) -> Any:
+    return _vm.BootOptions(bootDelay=0, enterBIOSSetup=False, efiSecureBootEnabled=vm.secure_boot, bootRetryEnabled=False)
+
+
+def _affinity(vm: Vm) -> Any:
+    return _vm.AffinityInfo(affinitySet=list(vm.cpu_affinity)) if vm.cpu_affinity else None
+
+
+def _power_ops(vm: Vm) -> Any:
+    return _vm.DefaultPowerOpInfo(powerOffType="soft", suspendType="hard", resetType="soft", standbyAction="checkpoint")
+
+
+def _tools_config(vm: Vm) -> Any:
+    return _vm.ToolsConfigInfo(toolsVersion=12352 if vm.tools else 0, afterPowerOn=True, beforeGuestShutdown=True)
+
+
+HARDWARE: Mapping[str, Callable[[Vm], Any]] = {
+    "numCPU": lambda vm: vm.cpus,
+    "numCoresPerSocket": lambda vm: vm.cores_per_socket,
+    "memoryMB": lambda vm: vm.memory_mib,
+    "virtualICH7MPresent": lambda vm: False,
+    "virtualSMCPresent": lambda vm: False,
+    "device": lambda vm: vim.vm.device.VirtualDevice.Array(devices(vm)),
+}
+
+
 def _hardware(vm: Vm) -> Any:
-    return _vm.VirtualHardware(
-        numCPU=vm.cpus,
-        numCoresPerSocket=vm.cores_per_socket,
-        memoryMB=vm.memory_mib,
-        virtualICH7MPresent=False,
-        virtualSMCPresent=False,
-        device=devices(vm),
-    )
+    return _vm.VirtualHardware(**{name: make(vm) for name, make in HARDWARE.items()})
+
+
+CONFIG: Mapping[str, Callable[[Vm], Any]] = {
+    "changeVersion": lambda vm: str(vm.revision),
+    "modified": lambda vm: datetime(1970, 1, 1, tzinfo=UTC),
+    "name": lambda vm: escape_name(vm.name),
+    "guestFullName": lambda vm: vm.guest_name,
+    "version": lambda vm: "vmx-20",
+    "uuid": lambda vm: vm.uuid,
+    "instanceUuid": lambda vm: vm.instance_uuid,
+    "locationId": lambda vm: "564d0000-0000-0000-0000-000000000000",
+    "template": lambda vm: vm.template,
+    "guestId": lambda vm: vm.guest_id,
+    "alternateGuestName": lambda vm: "",
+    "annotation": lambda vm: vm.annotation or None,
+    "files": _files,
+    "tools": _tools_config,
+    "flags": lambda vm: _flags(vm),
+    "defaultPowerOps": _power_ops,
+    "hardware": _hardware,
+    "cpuAllocation": lambda vm: _allocation(vm.cpus * 1000),
+    "memoryAllocation": lambda vm: _allocation(vm.memory_mib * 10),
+    "latencySensitivity": lambda vm: vim.LatencySensitivity(level="normal"),
+    "memoryHotAddEnabled": lambda vm: vm.memory_hot_add,
+    "cpuHotAddEnabled": lambda vm: vm.cpu_hot_add,
+    "cpuHotRemoveEnabled": lambda vm: False,
+    "cpuAffinity": _affinity,
+    "extraConfig": _options,
+    "bootOptions": _boot_options,
+    "firmware": lambda vm: vm.firmware,
+    "nestedHVEnabled": lambda vm: vm.nested_virtualization,
+    "vPMCEnabled": lambda vm: False,
+    "changeTrackingEnabled": lambda vm: vm.change_tracking,
+    "swapPlacement": lambda vm: "inherit",
+    "guestAutoLockEnabled": lambda vm: True,
+    "keyId": lambda vm: None,
+}
 
 
 def _config(vm: Vm) -> Any:
-    files = _vm.FileInfo(vmPathName=path_name(vm), snapshotDirectory=path_name(vm).rpartition("/")[0] + "/")
-    options = [vim.option.OptionValue(key=key, value=value) for key, value in sorted(vm.extra_config.items())]
-    return _vm.ConfigInfo(
-        changeVersion=str(vm.revision),
-        modified=datetime(1970, 1, 1, tzinfo=UTC),
-        name=escape_name(vm.name),
-        guestFullName=vm.guest_name,
-        version="vmx-20",
-        uuid=vm.uuid,
-        instanceUuid=vm.instance_uuid,
-        locationId="564d0000-0000-0000-0000-000000000000",
-        template=vm.template,
-        guestId=vm.guest_id,
-        alternateGuestName="",
-        annotation=vm.annotation or None,
-        files=files,
-        tools=_vm.ToolsConfigInfo(toolsVersion=12352 if vm.tools else 0, afterPowerOn=True, beforeGuestShutdown=True),
-        flags=_flags(vm),
-        defaultPowerOps=_vm.DefaultPowerOpInfo(powerOffType="soft", suspendType="hard", resetType="soft", standbyAction="checkpoint"),
-        hardware=_hardware(vm),
-        cpuAllocation=_allocation(vm.cpus * 1000),
-        memoryAllocation=_allocation(vm.memory_mib * 10),
-        latencySensitivity=vim.LatencySensitivity(level="normal"),
-        memoryHotAddEnabled=vm.memory_hot_add,
-        cpuHotAddEnabled=vm.cpu_hot_add,
-        cpuHotRemoveEnabled=False,
-        cpuAffinity=_vm.AffinityInfo(affinitySet=list(vm.cpu_affinity)) if vm.cpu_affinity else None,
-        extraConfig=options,
-        bootOptions=_vm.BootOptions(bootDelay=0, enterBIOSSetup=False, efiSecureBootEnabled=vm.secure_boot, bootRetryEnabled=False),
-        firmware=vm.firmware,
-        nestedHVEnabled=vm.nested_virtualization,
-        vPMCEnabled=False,
-        changeTrackingEnabled=vm.change_tracking,
-        swapPlacement="inherit",
-        guestAutoLockEnabled=True,
-        keyId=None,
-    )
+    return _vm.ConfigInfo(**{name: make(vm) for name, make in CONFIG.items()})
 
 
 def _flags(vm: Vm) -> Any:
@@ -129,71 +159,6 @@ def _runtime(vm: Vm) -> Any:
     )
 
 
-def _tools(vm: Vm) -> tuple[str, str, str]:
-    """toolsStatus, toolsVersionStatus2, toolsRunningStatus."""
-    if not vm.tools:
-        return "toolsNotInstalled", "guestToolsNotInstalled", "guestToolsNotRunning"
-    if vm.tools_running:
-        return "toolsOk", "guestToolsCurrent", "guestToolsRunning"
-    return "toolsNotRunning", "guestToolsCurrent", "guestToolsNotRunning"
-
-
-def _address(vm: Vm, number: int) -> str:
-    return f"10.{20 + number}.{vm.key // 250 % 250}.{vm.key % 250 + 1}"
-
-
-def _guest(vm: Vm) -> Any:
-    status, version, running = _tools(vm)
-    up = vm.tools_running
-    state = "shuttingDown" if vm.shutting_down else "running"
-    return _vm.GuestInfo(
-        toolsStatus=status,
-        toolsVersionStatus="guestToolsCurrent" if vm.tools else "guestToolsNotInstalled",
-        toolsVersionStatus2=version,
-        toolsRunningStatus=running,
-        toolsVersion="12352" if vm.tools else "0",
-        guestId=vm.guest_id if up else None,
-        guestFamily="linuxGuest" if up else None,
-        guestFullName=vm.guest_name if up else None,
-        hostName=vm.name.lower().replace(" ", "-") if up else None,
-        ipAddress=_address(vm, 0) if up and vm.nics else None,
-        net=_guest_nics(vm) if up else [],
-        ipStack=_ip_stack() if up else [],
-        disk=[_vm.GuestInfo.DiskInfo(diskPath="/", capacity=1 << 30, freeSpace=1 << 29)] if up else [],
-        screen=_vm.GuestInfo.ScreenInfo(width=-1, height=-1),
-        guestState=state if up else "notRunning",
-        guestOperationsReady=up,
-        interactiveGuestOperationsReady=False,
-        guestStateChangeSupported=up,
-        generationInfo=[],
-    )
-
-
-def _guest_nics(vm: Vm) -> list[Any]:
-    made = []
-    for number, nic in enumerate(vm.nics):
-        address: Any = vim.net.IpConfigInfo.IpAddress(ipAddress=_address(vm, number), prefixLength=24, origin="manual", state="preferred")
-        made.append(
-            _vm.GuestInfo.NicInfo(
-                network=nic.network.name,
-                ipAddress=[_address(vm, number)],
-                macAddress=nic.mac,
-                connected=nic.connected,
-                deviceConfigId=4000 + number,
-                ipConfig=vim.net.IpConfigInfo(ipAddress=[address]),
-            )
-        )
-    return made
-
-
-def _ip_stack() -> list[Any]:
-    dns: Any = vim.net.DnsConfigInfo(dhcp=False, hostName="", domainName="lab.example", ipAddress=["10.20.0.53"])
-    route: Any = vim.net.IpRouteConfigInfo.IpRoute(
-        network="0.0.0.0", prefixLength=0, gateway=vim.net.IpRouteConfigInfo.Gateway(ipAddress="10.20.0.254", device="0")
-    )
-    return [_vm.GuestInfo.StackInfo(dnsConfig=dns, ipRouteConfig=vim.net.IpRouteConfigInfo(ipRoute=[route]))]
-
-
 def _summary_config(vm: Vm) -> Any:
     return _vm.Summary.ConfigSummary(
         name=escape_name(vm.name),
@@ -213,7 +178,7 @@ def _summary_config(vm: Vm) -> Any:
 
 
 def _summary(vm: Vm) -> Any:
-    status, version, running = _tools(vm)
+    status, version, running = tools(vm)
     return _vm.Summary(
         vm=vm_ref(vm),
         runtime=_runtime(vm),
@@ -275,9 +240,10 @@ def _networks(vm: Vm) -> Any:
 PROPERTIES: Mapping[str, Callable[[Vm], Any]] = {
     "name": lambda vm: escape_name(vm.name),
     "config": _config,
-    "config.hardware": _hardware,
+    **{f"config.{name}": make for name, make in CONFIG.items()},
+    **{f"config.hardware.{name}": make for name, make in HARDWARE.items()},
     "runtime": _runtime,
-    "guest": _guest,
+    "guest": guest,
     "guestHeartbeatStatus": lambda vm: "green" if vm.tools_running else "gray",
     "summary": _summary,
     "summary.config": _summary_config,

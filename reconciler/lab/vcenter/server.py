@@ -17,11 +17,12 @@ from reconciler.lab.tls import LabCa
 from reconciler.lab.vcenter import faults as vsphere_faults
 from reconciler.lab.vcenter import folder, soap
 from reconciler.lab.vcenter.acts import Acts
-from reconciler.lab.vcenter.calls import Calls, Parts, result_xml
+from reconciler.lab.vcenter.calls import Calls, result_xml
 from reconciler.lab.vcenter.collector import Retrieval, Updates
 from reconciler.lab.vcenter.events import Events
 from reconciler.lab.vcenter.http import Listener, Request, Response
 from reconciler.lab.vcenter.inventory import Inventory
+from reconciler.lab.vcenter.parts import Parts
 from reconciler.lab.vcenter.properties import Reader
 from reconciler.lab.vcenter.sessions import COOKIE, Session, Sessions
 from reconciler.lab.vcenter.tasks import Tasks
