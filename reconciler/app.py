@@ -37,7 +37,7 @@ class Drivers:
         return self._connect_target(provider, secret)
 
     def _connect_target(self, provider: ProviderSpec, secret: object) -> TargetDriver:
-        from reconciler.drivers.kubevirt.settings import TargetSettings
+        from reconciler.drivers.kubevirt.options import TargetSettings
 
         settings = self._settings
         driver: TargetDriver = registry.target_factory(provider.platform)(

@@ -50,7 +50,11 @@ def admit(
     running = _running(vms, indexes)
     admitted, refused = schedule(running, waiting, desired.limits.max_vm_inflight)
     for key in admitted:
-        _begin(vms, claims, key, *ready[key], now)
+        ground, entry, result = ready[key]
+        if taken := _claimed(result, ground, claims, vms[key]):  # by another run, in this very pass
+            vms[key] = _blocked(vms[key], taken, now)
+        else:
+            _begin(vms, claims, key, ground, entry, result, now)
     for key, why in refused.items():
         record = vms[key]
         pending_condition = Condition("Pending", True, Category.ADVISORY, "Started", why)

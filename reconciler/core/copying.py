@@ -11,7 +11,7 @@ from reconciler.core import names
 from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, PutMarks, PutWatermarks
 from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
 from reconciler.core.model import Power, Watermark
-from reconciler.core.moves import Do, Fail, Move, Wait, ref, source_changed
+from reconciler.core.moves import Do, Fail, Move, Wait, out_of_sight, ref, source_changed
 from reconciler.core.record import FrozenDisk
 from reconciler.core.target import CopyJob, Job, JobPhase, Volume, VolumeMode
 from reconciler.core.view import ROUND, View
@@ -46,6 +46,8 @@ def _drop(v: View, job: Job) -> DropCopy:
 
 
 def _start(v: View, attempt: int) -> Move:
+    if (unseen := out_of_sight(v)) is not None:
+        return unseen
     if v.unfenced and not v.jobs:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)} may still write; nothing is started beside it")
     f = v.frozen

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from reconciler.core import names
+from reconciler.core import datapath, names
 from reconciler.core.actions import (
     Action,
     DropBinder,
@@ -26,7 +26,7 @@ from reconciler.core.actions import (
 )
 from reconciler.core.desired import ShutdownPolicy
 from reconciler.core.inventory import SourceVm
-from reconciler.core.model import Absent, Known, Milestone, Power, PowerRequest, Result, Unknown, VmRef
+from reconciler.core.model import Absent, Known, Milestone, Mode, Power, PowerRequest, Result, Unknown, VmRef
 from reconciler.core.record import IntentKind
 from reconciler.core.target import BinderSpec, Owner, TargetVmSpec, VolumeSpec
 from reconciler.core.view import View
@@ -214,6 +214,10 @@ def changed_disks(v: View, vm: SourceVm) -> Hold | None:
     """Safety 12: disks are identified by backing uuid and looked at again before power-off and after it."""
     frozen = {d.uuid: d for d in v.frozen.disks}
     seen = {d.uuid: d for d in vm.disks}
+    for disk in vm.disks:
+        if disk.uuid in frozen and (choice := datapath.choose(disk, vm, vddk=False, mode=Mode.COLD)).path != frozen[disk.uuid].path:
+            text = f"disk {disk.label} of {vm.name} can no longer be read as this run planned: {choice.reason}. {choice.remedy}".rstrip()
+            return Hold("SourceChanged", "ChainChanged", text, (disk.label,))
     added = [d.label for u, d in seen.items() if u not in frozen]
     removed = [d.label for u, d in frozen.items() if u not in seen]
     sized = [d.label for u, d in seen.items() if u in frozen and frozen[u].capacity_bytes != d.capacity_bytes]
@@ -230,13 +234,10 @@ def changed_disks(v: View, vm: SourceVm) -> Hold | None:
 
 def power_off(v: View) -> Move:
     """Shut the guest down, once; then wait. After the deadline the plan's policy decides (design section 3)."""
-    match v.source:
-        case Unknown(reason, message):
-            return Wait(f"the source is out of sight ({reason}: {message})")
-        case Absent():
-            return Hold("SourceChanged", "NotFound", f"source VM {ref(v)} is no longer in the inventory")
-        case Known(vm):
-            pass
+    if (unseen := out_of_sight(v)) is not None:
+        return unseen
+    assert isinstance(v.source, Known)
+    vm = v.source.value
     if (held := changed_disks(v, vm)) is not None:
         return held
     if vm.power is Power.SUSPENDED:
@@ -284,6 +285,18 @@ def prove_off(v: View) -> Move:
 # ---- the copy ---------------------------------------------------------------------------------------------------------------------------
 
 
+def out_of_sight(v: View) -> Wait | Hold | None:
+    """Unknown yields no action; a source that is proven gone is a person's business."""
+    match v.source:
+        case Unknown(reason, message):
+            return Wait(f"the source is out of sight ({reason}: {message})")
+        case Absent():
+            text = f"source VM {ref(v)} is no longer in the inventory, so nothing can be proven about it any more; put it back, or cancel this VM"
+            return Hold("SourceChanged", "NotFound", text)
+        case Known():
+            return None
+
+
 def source_changed(v: View) -> Hold:
     return Hold(
         "SourceChanged",
@@ -295,6 +308,8 @@ def source_changed(v: View) -> Hold:
 
 def hand_over(v: View) -> Move:
     """All marks are final. Prove once more that nobody ran the source since, then commit the intent to start the target."""
+    if (unseen := out_of_sight(v)) is not None:
+        return unseen
     if v.source_power in (Power.ON, Power.SUSPENDED):
         return source_changed(v)
     if v.unfenced:
@@ -341,6 +356,8 @@ def start_target(v: View) -> Move:
         return Wait(f"the target starts {vm.message}".rstrip())
     if started:
         return Reach(Milestone.HANDED_OVER, "somebody stopped the target; that is theirs to decide", result=Result.SUCCEEDED)
+    if (unseen := out_of_sight(v)) is not None:
+        return unseen
     if v.source_power in (Power.ON, Power.SUSPENDED):
         return source_changed(v)
     if (proof := v.proof) is not None and proof.power is Power.OFF and proof.epoch not in (None, v.record.epoch):
@@ -409,13 +426,8 @@ def source_given_back(v: View) -> bool:
 
 
 def power_on(v: View) -> Move:
-    match v.source:
-        case Unknown(reason, message):
-            return Wait(f"the source is out of sight ({reason}: {message})")
-        case Absent():
-            return Hold("SourceChanged", "NotFound", f"source VM {ref(v)} is gone; it was on before this run and cannot be powered on")
-        case Known():
-            pass
+    if (unseen := out_of_sight(v)) is not None:
+        return unseen
     f = v.frozen
     if f"PowerSource:{PowerRequest.ON.value}" in v.acted:
         return Wait("the source is powering on")

@@ -57,6 +57,7 @@ class PassReport:
     outcomes: tuple[Outcome, ...]
     moved: bool
     holds_lease: bool
+    before: Records
     idle: bool = False
 
 
@@ -91,7 +92,7 @@ class Engine:
         holds = self._publish(committed, after, desired, decision)  # intents are in git before any act; may raise Superseded
         outcomes = self._execute(decision, after) if holds else ()
         moved = bool(outcomes or late) or _told(records) != _told(after)
-        report = PassReport(after, desired, observed, decision, late + outcomes, moved, holds)
+        report = PassReport(after, desired, observed, decision, late + outcomes, moved, holds, committed)
         self._last = report
         return report
 

@@ -61,7 +61,7 @@ class Recollection:
         self.looked_at, self.seen = now, seen
 
     def keep(self, decision: Decision, records: Records) -> None:
-        """After a decision was published: outcomes are used up, counters not named any more are gone, acts of another phase are forgotten."""
+        """After a decision was published: outcomes are used up; counters not named any more and acts of another phase go."""
         self.outcomes.clear()
         named: dict[VmKey, dict[str, float]] = {}
         for key, name in decision.timers:

@@ -1,0 +1,339 @@
+"""A toy of both sites for the pure core: inventories as values, and what each action does to them.
+
+Not a fake of any platform (the lab is that): it only says what the world looks like after an action landed, so that `decide` can be walked
+from a commit to the end, thousands of times a second, without I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from reconciler.core.actions import (
+    ActError,
+    Action,
+    DropBinder,
+    DropCopy,
+    DropTargetVm,
+    DropVolumes,
+    EnsureBinder,
+    EnsureCopy,
+    EnsureNamespace,
+    EnsureVm,
+    EnsureVolumes,
+    Outcome,
+    PowerSource,
+    ProveOff,
+    PutMarks,
+    PutWatermarks,
+    ReleaseVolumes,
+    StartTarget,
+    VmKey,
+)
+from reconciler.core.copyspec import CopyResult, DiskResult, result_line
+from reconciler.core.decide import Memory, decide
+from reconciler.core.desired import (
+    Desired,
+    InventoryRef,
+    MigrationSpec,
+    NetworkMapSpec,
+    NetworkPair,
+    Place,
+    PlanSpec,
+    PlanVm,
+    ProviderSpec,
+    StorageMapSpec,
+    StoragePair,
+)
+from reconciler.core.inventory import Backing, Inventory, NamedItem, SiteInfo, SourceDisk, SourceNic, SourceVm
+from reconciler.core.lookup import SiteIndex
+from reconciler.core.model import Known, Mode, ObjectRef, Power, PowerRequest, Unknown
+from reconciler.core.record import Records
+from reconciler.core.target import Binder, Job, JobPhase, StorageClass, TargetInventory, TargetVm, Volume, VolumeMode, Writer
+from reconciler.core.view import Observed
+
+NS = "openshift-mtv"
+SOURCE, HOST = ObjectRef(NS, "vc"), ObjectRef(NS, "host")
+PLAN, RUN = ObjectRef(NS, "wave"), ObjectRef(NS, "run-1")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+PLACE = Place("plans/wave.yaml", 1)
+GIB = 1 << 30
+
+
+def source_vm(name: str, *, power: Power = Power.ON, disks: int = 1, host: str = "host-1", number: int = 1) -> SourceVm:
+    return SourceVm(
+        id=f"vm-{number}",
+        uuid=f"uuid-{name}",
+        bios_uuid=f"42000000-0000-0000-0000-{number:012d}",
+        name=name,
+        path=f"/DC/vm/{name}",
+        power=power,
+        tools_running=True,
+        firmware="bios",
+        secure_boot=False,
+        tpm=False,
+        cpus=2,
+        cores_per_socket=1,
+        memory_bytes=GIB,
+        guest_id="rhel9_64Guest",
+        guest_name="RHEL",
+        host_id=host,
+        disks=tuple(
+            SourceDisk(
+                key=str(2000 + i),
+                uuid=f"disk-{name}-{i}",
+                label=f"[ds] {name}/{name}_{i}.vmdk",
+                capacity_bytes=GIB,
+                storage_id="ds-1",
+                storage_name="ds",
+                bus="scsi",
+                controller_key=1000,
+                unit=i,
+                mode="persistent",
+                backing=Backing("FlatVer2", f"[ds] {name}/{name}_{i}.vmdk", datastore_type="VMFS", datacenter_path="DC"),
+            )
+            for i in range(disks)
+        ),
+        nics=(SourceNic("4000", f"00:50:56:00:{number // 256:02x}:{number % 256:02x}", "net-1", "VM Network", "vmxnet3"),),
+        epoch=f"on:{number}",
+    )
+
+
+def desired_for(names: list[str], *, revision: str = "c1", **plan: object) -> Desired:
+    spec = PlanSpec(
+        ref=PLAN,
+        place=PLACE,
+        description="",
+        source=SOURCE,
+        destination=HOST,
+        network_map=ObjectRef(NS, "net"),
+        storage_map=ObjectRef(NS, "store"),
+        target_namespace="shop",
+        mode=Mode.COLD,
+        type="cold",
+        archived=False,
+        vms=tuple(PlanVm(InventoryRef(name=n), PLACE) for n in names),
+        skip_conversion=True,
+    )
+    return Desired(
+        revision=revision,
+        providers={
+            SOURCE: ProviderSpec(SOURCE, "vsphere", "https://vc/sdk", ObjectRef(NS, "s"), {}, PLACE),
+            HOST: ProviderSpec(HOST, "openshift", "", None, {}, PLACE),
+        },
+        network_maps={
+            ObjectRef(NS, "net"): NetworkMapSpec(
+                ObjectRef(NS, "net"), SOURCE, HOST, (NetworkPair(InventoryRef(name="VM Network"), "pod"),), PLACE
+            )
+        },
+        storage_maps={
+            ObjectRef(NS, "store"): StorageMapSpec(
+                ObjectRef(NS, "store"), SOURCE, HOST, (StoragePair(InventoryRef(name="ds"), "fast"),), PLACE
+            )
+        },
+        plans={PLAN: replace(spec, **plan)},  # type: ignore[arg-type]
+        migrations={RUN: MigrationSpec(RUN, PLACE, PLAN)},
+    )
+
+
+@dataclass
+class Toyland:
+    """Both sites and the process's memory; `tick` is one pass. `fail`: action name -> error to give once."""
+
+    vms: dict[str, SourceVm]
+    desired: Desired
+    records: Records = field(default_factory=lambda: Records("s0"))
+    now: datetime = START
+    namespaces: set[str] = field(default_factory=set)
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    binders: dict[str, Binder] = field(default_factory=dict)
+    targets: dict[str, TargetVm] = field(default_factory=dict)
+    outcomes: dict[VmKey, Outcome] = field(default_factory=dict)
+    timers: dict[VmKey, dict[str, float]] = field(default_factory=dict)
+    acted: dict[VmKey, set[str]] = field(default_factory=dict)
+    fail: dict[str, ActError] = field(default_factory=dict)
+    log: list[Action] = field(default_factory=list)
+    source_unknown: bool = False
+    obey_shutdown: bool = True
+    job_exit: list[int] = field(default_factory=list)
+    serial: int = 0
+
+    def inventory(self) -> Inventory:
+        return Inventory(
+            SiteInfo("vc-uuid", "vCenter", "8.0.3", None),
+            tuple(self.vms.values()),
+            (NamedItem("net-1", "VM Network"),),
+            (NamedItem("ds-1", "ds", "VMFS"),),
+            (NamedItem("host-1", "esx1"),),
+        )
+
+    def target(self) -> TargetInventory:
+        return TargetInventory(
+            site=SiteInfo("kube-uid", "Kubernetes", "1.34", None),
+            namespaces=frozenset(self.namespaces),
+            storage_classes=(StorageClass("fast", True, VolumeMode.FILESYSTEM, "ReadWriteOnce", 0.06),),
+            networks=frozenset(),
+            volumes=tuple(self.volumes.values()),
+            jobs=tuple(self.jobs.values()),
+            binders=tuple(self.binders.values()),
+            vms=tuple(self.targets.values()),
+        )
+
+    def tick(self, seconds: float = 1.0) -> None:
+        self.now += timedelta(seconds=seconds)
+        for counters in self.timers.values():
+            for name in counters:
+                counters[name] += seconds
+        inventory = self.inventory()
+        seen: Known[Inventory] | Unknown = Unknown("Unreachable", "down") if self.source_unknown else Known(inventory)
+        observed = Observed({SOURCE: seen}, {HOST: Known(self.target())})
+        indexes = {} if self.source_unknown else {SOURCE: SiteIndex(inventory)}
+        memory = Memory(
+            outcomes=dict(self.outcomes),
+            timers=self.timers,
+            acted={k: frozenset(v) for k, v in self.acted.items()},
+            origin="repo",
+            descends=frozenset(self.records.runs),
+        )
+        self.records, decision = decide(self.desired, observed, self.records, memory, indexes, self.now)
+        self.outcomes = {}
+        named: dict[VmKey, dict[str, float]] = {}
+        for key, name in decision.timers:
+            named.setdefault(key, {})[name] = self.timers.get(key, {}).get(name, 0.0)
+        self.timers = named
+        assert len({a.key for a in decision.actions}) == len(decision.actions), "at most one action per VM"
+        for action in decision.actions:
+            self.log.append(action)
+            self.outcomes[action.key] = self._act(action)
+
+    def _act(self, action: Action) -> Outcome:
+        name = type(action).__name__
+        if (error := self.fail.pop(name, None)) is not None:
+            return Outcome(action.key, name, self.now, error)
+        proof = self._apply(action)
+        return Outcome(action.key, name, self.now, None, proof)
+
+    def _apply(self, action: Action) -> Known[SourceVm] | None:
+        self.serial += 1
+        match action:
+            case EnsureNamespace():
+                self.namespaces.add(action.namespace)
+            case EnsureVolumes():
+                for spec, adopt in action.volumes:
+                    fresh = Volume(
+                        namespace=spec.namespace,
+                        name=spec.name,
+                        uid=f"uid-{self.serial}-{spec.name}",
+                        resource_version="1",
+                        phase="Pending",
+                        storage_class=spec.storage_class,
+                        volume_mode=spec.volume_mode,
+                        request_bytes=spec.request_bytes,
+                        capacity_bytes=spec.capacity_bytes,
+                        ours=True,
+                        key=f"{spec.source_vm_uuid}/{spec.disk_uuid}",
+                        migration=spec.owner.migration,
+                        commit="",
+                        mark=None,
+                        watermark=None,
+                        writers=(),
+                        waits_for_consumer=True,
+                    )
+                    self.volumes[spec.name] = replace(adopt, migration=spec.owner.migration) if adopt else fresh
+            case EnsureBinder():
+                spec_ = action.spec
+                self.binders[spec_.name] = Binder(spec_.namespace, spec_.name, "Running", "", spec_.owner.migration, spec_.owner.vm)
+                for pvc, _ in spec_.volumes:
+                    self.volumes[pvc] = replace(
+                        self.volumes[pvc], phase="Bound", writers=(Writer(spec_.name, "Running", False, True, "binder"),)
+                    )
+            case DropBinder():
+                del self.binders[action.name]
+                self.volumes = {k: replace(v, writers=()) for k, v in self.volumes.items()}
+            case EnsureVm():
+                s = action.spec
+                self.targets[s.name] = TargetVm(
+                    s.namespace,
+                    s.name,
+                    f"uid-{s.name}",
+                    "1",
+                    True,
+                    s.owner.migration,
+                    s.owner.source,
+                    "None",
+                    "",
+                    "Halted",
+                    Power.OFF,
+                    False,
+                    "",
+                )
+            case PowerSource():
+                self._power(action)
+            case ProveOff():
+                return Known(next(v for v in self.vms.values() if v.uuid == action.vm.uuid))
+            case EnsureCopy():
+                self._copy(action)
+            case PutMarks():
+                for volume, mark in action.marks:
+                    kept = replace(self.volumes[volume.name], mark=mark)
+                    self.volumes[volume.name] = replace(kept, watermark=None) if mark is None else kept
+            case PutWatermarks():
+                for volume, watermark in action.watermarks:
+                    self.volumes[volume.name] = replace(self.volumes[volume.name], watermark=watermark)
+            case DropCopy():
+                self.jobs.pop(action.name, None)
+            case StartTarget():
+                self.targets[action.name] = replace(self.targets[action.name], power=Power.ON, ready=True, run_strategy="Always")
+            case ReleaseVolumes():
+                for volume in action.volumes:
+                    self.volumes[volume.name] = replace(self.volumes[volume.name], owners=frozenset({action.vm.uid}))
+            case DropTargetVm():
+                del self.targets[action.name]
+            case DropVolumes():
+                for pvc in action.names:
+                    del self.volumes[pvc]
+        return None
+
+    def _power(self, action: PowerSource) -> None:
+        vm = next(v for v in self.vms.values() if v.uuid == action.vm.uuid)
+        self.acted.setdefault(action.key, set()).add(f"PowerSource:{action.want.value}")
+        if action.want is PowerRequest.ON:
+            self.power_on(vm.name)
+        elif action.want is PowerRequest.OFF or self.obey_shutdown:
+            self.vms[vm.name] = replace(vm, power=Power.OFF)
+
+    def power_on(self, name: str) -> None:
+        self.serial += 1
+        self.vms[name] = replace(self.vms[name], power=Power.ON, epoch=f"on:{self.serial}")
+
+    def power_off(self, name: str) -> None:
+        self.vms[name] = replace(self.vms[name], power=Power.OFF)
+
+    def _copy(self, action: EnsureCopy) -> None:
+        code = self.job_exit.pop(0) if self.job_exit else 0
+        results = tuple(DiskResult(d.disk_uuid, code == 0, 1, 1, 0, 1, 1.0, "http-range", "ok") for d in action.disks)
+        result = CopyResult(results, None if code == 0 else "ConnectionLost: the source went away", None if code == 0 else "ConnectionLost")
+        job = action.job
+        self.jobs[job.name] = Job(
+            namespace=job.namespace,
+            name=job.name,
+            uid=job.name,
+            phase=JobPhase.SUCCEEDED if code == 0 else JobPhase.FAILED,
+            migration=job.owner.migration,
+            vm=job.owner.vm,
+            round_key=job.round_key,
+            attempt=job.attempt,
+            exit_code=code,
+            termination_message=result_line(result),
+            message="",
+        )
+
+    def run(self, passes: int = 60, seconds: float = 1.0) -> None:
+        for _ in range(passes):
+            self.tick(seconds)
+            if self.records.runs and all(r.result for r in self.records.runs.values()):
+                return
+
+    def acts(self, *kinds: type) -> list[Action]:
+        return [a for a in self.log if isinstance(a, kinds)]
