@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from reconciler.core.desired import Place, Problem, Severity
 from reconciler.core.model import ObjectRef
@@ -87,9 +86,8 @@ class Loaded:
 
 
 def wants(path: str) -> bool:
-    """Is this file a manifest? YAML by suffix, nothing below a hidden folder (.github, .git)."""
-    pure = PurePosixPath(path)
-    return pure.suffix in (".yaml", ".yml") and not any(part.startswith(".") for part in pure.parts if part not in (".", ".."))
+    """Is this file a manifest? YAML by suffix, nothing below a hidden folder (.github, .git). Paths are relative to the tree's root."""
+    return path.endswith((".yaml", ".yml")) and "/." not in f"/{path}"
 
 
 def missing(ids: Iterable[str], cache: Cache) -> list[str]:

@@ -129,7 +129,7 @@ class _Reader:
         """Keys are text as written, as in JSON: `1` and `on` are "1" and "on"."""
         if type(event).__name__ == "ScalarEvent":
             self._count(1, event, path)
-            if event.value == "<<" and event.style is None:
+            if event.value == "<<" and event.implicit[0]:
                 fault = _fault(event, path, "MergeKey", "merge keys (<<) are not part of YAML 1.2", "write the fields out")
                 self.faults.append(fault)
             return str(event.value)
