@@ -77,7 +77,7 @@ class Denial:
 
 
 class Endpoints:
-    def __init__(self, store: Store, kinds: Callable[[], tuple[Kind, ...]], logs: PodLogs, power: VmPower, address: str) -> None:
+    def __init__(self, store: Store, kinds: tuple[Kind, ...], logs: PodLogs, power: VmPower, address: str) -> None:
         self._store, self._kinds, self._logs, self._power, self._address = store, kinds, logs, power, address
         self.registry = Registry(store)
         self.lists = Lists(store)
@@ -91,9 +91,9 @@ class Endpoints:
         if request.method == "GET":
             if parts[:1] in (["healthz"], ["livez"], ["readyz"]):
                 return Reply(200, b"ok", "text/plain")
-            if (found := document(parts, self._kinds(), self._address)) is not None:
+            if (found := document(parts, self._kinds, self._address)) is not None:
                 return Reply(200, dump(found))
-        route = parse(request.method, request.target, self._kinds())
+        route = parse(request.method, request.target, self._kinds)
         self.calls[route.label] += 1
         self._authorize(route)
         if route.verb in ("get", "list", "watch"):
@@ -116,7 +116,7 @@ class Endpoints:
         if route.verb == "watch":
             return Reply(200, streams.watch(self._store, route, request.gone))
         if route.verb == "list":
-            return Reply(200, self.lists.list(route, request.stale))
+            return Reply(200, self.lists.page(route, request.stale))
         if route.kind is POD and route.subresource == "log":
             pod = self.registry.live(Target(POD, route.namespace, route.name))
             return Reply(200, self._logs.read_log(pod, route.query, request.gone), "text/plain")

@@ -49,7 +49,7 @@ class Lists:
             raise not_found(route.kind, route.name)
         return entry.raw()
 
-    def list(self, route: Route, stale: bool) -> bytes:
+    def page(self, route: Route, stale: bool) -> bytes:
         with self._store.lock:
             token = route.query.get("continue", "")
             snapshot, start, rv, entries = self._resume(token) if token else self._begin(route, stale)

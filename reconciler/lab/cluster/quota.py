@@ -98,11 +98,16 @@ def _need_compute(quota: str, hard: Json, pod: Json, asked: dict[str, Fraction])
         raise forbidden(POD, pod["metadata"]["name"], f"failed quota: {quota}: {why}")
 
 
-def refresh(store: Store) -> None:
+class Quotas:
     """The quota controller: status.hard and status.used."""
-    for quota in store.all(QUOTA):
-        hard = (quota.get("spec") or {}).get("hard") or {}
-        used = used_in(store, quota["metadata"]["namespace"], set(hard))
-        new = clone(quota)
-        new["status"] = {"hard": dict(hard), "used": {resource: render(amount) for resource, amount in sorted(used.items())}}
-        store.replace(QUOTA, new)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def step(self) -> None:
+        for quota in self._store.all(QUOTA):
+            hard = (quota.get("spec") or {}).get("hard") or {}
+            used = used_in(self._store, quota["metadata"]["namespace"], set(hard))
+            new = clone(quota)
+            new["status"] = {"hard": dict(hard), "used": {resource: render(amount) for resource, amount in sorted(used.items())}}
+            self._store.replace(QUOTA, new)

@@ -12,22 +12,38 @@ import secrets
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from reconciler.lab.clock import LabClock, WallClock
 from reconciler.lab.cluster import defaults, seed
 from reconciler.lab.cluster.collector import Collector
+from reconciler.lab.cluster.conditions import set_condition
 from reconciler.lab.cluster.endpoints import Audit, Denial, Endpoints
-from reconciler.lab.cluster.kinds import CDI_KINDS, KINDS, Kind, by_kind, by_name
+from reconciler.lab.cluster.events import Recorder
+from reconciler.lab.cluster.jobs import Jobs
+from reconciler.lab.cluster.kinds import CDI_KINDS, KINDS, NODE, POD, Kind, by_kind, by_name
+from reconciler.lab.cluster.kubelet import Kubelets
+from reconciler.lab.cluster.kubevirt import KubeVirt, RunningVm
+from reconciler.lab.cluster.launcher import Launcher, SubprocessLauncher
+from reconciler.lab.cluster.podlogs import PodLogFiles
+from reconciler.lab.cluster.quota import Quotas
+from reconciler.lab.cluster.scheduling import OUT_OF_SERVICE, UNREACHABLE, Scheduler
 from reconciler.lab.cluster.server import ApiServer
+from reconciler.lab.cluster.storage import Volumes
 from reconciler.lab.cluster.store import Store, clone
 from reconciler.lab.faults import Faults
 from reconciler.lab.tls import LabCa
 
 Json = dict[str, Any]
+
+
+class Controller(Protocol):
+    """Looks at the store and does the next thing that is not true; called with the store's lock held."""
+
+    def step(self) -> None: ...
 
 
 class Cluster:
@@ -41,9 +57,12 @@ class Cluster:
         *,
         programs: Mapping[str, Sequence[str]],
         port: int = 0,
+        launcher: Launcher | None = None,
         cdi: bool = True,
         storage_classes: Sequence[seed.LabStorageClass] = (seed.FAST, seed.BULK),
         node_names: Sequence[str] = ("node-a", "node-b"),
+        vm_start_s: float = 0.2,
+        vm_stop_s: float = 0.1,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self._ca, self._clock = ca, clock
@@ -56,17 +75,25 @@ class Cluster:
         context, self.thumbprint = ca.server_context("cluster")
         self._server = ApiServer(port, context, self.token, self.faults)
         self.url = f"https://127.0.0.1:{self._server.port}"
-        self._endpoints = Endpoints(self.store, lambda: self._kinds, self, self, f"127.0.0.1:{self._server.port}")
+        events = Recorder(self.store, clock)
+        self._volumes = Volumes(self.store, events, root / "volumes")
+        self._kubevirt = KubeVirt(self.store, clock, events, vm_start_s, vm_stop_s)
+        starter = launcher or SubprocessLauncher()
+        self._kubelets = Kubelets(self.store, clock, events, self._volumes, root / "pods", programs, starter)
+        logs = PodLogFiles(self.store, clock, self._kubelets)
+        self._endpoints = Endpoints(self.store, self._kinds, logs, self._kubevirt, f"127.0.0.1:{self._server.port}")
         self._server.endpoints = self._endpoints
-        self._controllers = (Collector(self.store, clock),)
+        self._controllers: tuple[Controller, ...] = (
+            Collector(self.store, clock),
+            self._volumes,
+            Scheduler(self.store, clock, events),
+            self._kubevirt,
+            Jobs(self.store, self._endpoints.registry, clock, events),
+            self._kubelets,
+            Quotas(self.store),
+        )
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lab-cluster-controllers")
-
-    def read_log(self, pod: Json, query: dict[str, str], gone: Callable[[], bool]) -> bytes | Iterator[bytes]:
-        return b""
-
-    def request(self, vm: Json, power: str) -> None:
-        return None
 
     # ---- life ----
 
@@ -82,6 +109,8 @@ class Cluster:
         if self._thread.is_alive():
             self._thread.join()
         self._server.stop()
+        with self.store.lock:
+            self._kubelets.stop()
 
     def __enter__(self) -> Self:
         self.start()
@@ -96,7 +125,8 @@ class Cluster:
             self.step()
             with self.store.lock:
                 if self.store.rv == before:
-                    self.store.changed.wait(0.05)
+                    # Processes that end and delays that pass change nothing in the store: look again soon.
+                    self.store.changed.wait(0.02 if self._kubelets.busy else 0.05)
             self._stopping.wait(0.005)  # lets a burst of writes gather, so that a step sees many
 
     def step(self) -> None:
@@ -162,7 +192,72 @@ class Cluster:
         path.chmod(0o600)
         path.write_text(json.dumps(config, indent=1))
 
+    def set_node_ready(self, name: str, ready: bool) -> None:
+        """False: the node is lost. Its pods stay as they were last seen, and their processes run on."""
+        with self.store.lock:
+            node = self._node(name)
+            word = ("True", "KubeletReady", "kubelet is posting ready status")
+            if not ready:
+                word = ("Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
+            set_condition(node["status"], "Ready", *word, self.store.timestamp())
+            taints = [taint for taint in node["spec"].get("taints") or [] if taint["key"] != UNREACHABLE]
+            if not ready:
+                taints += [{"key": UNREACHABLE, "effect": effect} for effect in ("NoSchedule", "NoExecute")]
+            node["spec"]["taints"] = taints
+            self.store.replace(NODE, node)
+
+    def fence_node(self, name: str) -> None:
+        """The administrator's word that the node is off: taint out-of-service."""
+        with self.store.lock:
+            node = self._node(name)
+            node["spec"].setdefault("taints", []).append({"key": OUT_OF_SERVICE, "value": "nodeshutdown", "effect": "NoExecute"})
+            self.store.replace(NODE, node)
+
+    def cordon(self, name: str, on: bool = True) -> None:
+        with self.store.lock:
+            node = self._node(name)
+            node["spec"]["unschedulable"] = on
+            self.store.replace(NODE, node)
+
+    def _node(self, name: str) -> Json:
+        found = self.store.get(NODE, "", name)
+        if found is None:
+            raise KeyError(f"no node {name}")
+        return clone(found)
+
+    def break_storage(self, storage_class: str, message: str | None) -> None:
+        """Let provisioning fail for a class; None mends it."""
+        with self.store.lock:
+            if message is None:
+                self._volumes.broken.pop(storage_class, None)
+            else:
+                self._volumes.broken[storage_class] = message
+
+    def kill_for_memory(self, namespace: str, pod: str) -> None:
+        """The pod's process is killed as by the kernel's out-of-memory killer. Errors: KeyError when it does not run."""
+        with self.store.lock:
+            found = self.store.get(POD, namespace, pod)
+            if found is None:
+                raise KeyError(f"no pod {namespace}/{pod}")
+            self._kubelets.kill_for_memory(found)
+
     # ---- judging ----
+
+    def volume_path(self, namespace: str, claim: str) -> Path:
+        """The disk.img of a Filesystem claim, or the block file: the bytes to compare. Errors: KeyError while unbound."""
+        with self.store.lock:
+            path = self._volumes.path(namespace, claim)
+        return path / "disk.img" if path.is_dir() else path
+
+    def running_vms(self) -> list[RunningVm]:
+        """The targets that are on now."""
+        with self.store.lock:
+            return list(self._kubevirt.on.values())
+
+    @property
+    def vm_starts(self) -> list[RunningVm]:
+        """Every start of a target there ever was, oldest first."""
+        return self._kubevirt.starts
 
     def find(self, kind: str | Kind, namespace: str, name: str) -> Json | None:
         """A copy of one object; `kind` in CamelCase."""

@@ -16,6 +16,7 @@ from reconciler.lab.cluster.store import Change, Expired, Store, dump
 
 Json = dict[str, Any]
 _BOOKMARK_EVERY_S = 60.0
+_LOG_EVERY_S = 0.05
 _LOOK_EVERY_S = 0.25  # how often an idle stream looks whether the client or the server has gone
 
 
@@ -90,9 +91,7 @@ def _wait(store: Store, kind: Kind, rv: int, seconds: float) -> tuple[list[Chang
         return changes, max(rv, store.rv)
 
 
-def follow_log(
-    path: Path, offset: int, running: Callable[[], bool], gone: Callable[[], bool], wait: Callable[[float], None]
-) -> Iterator[bytes]:
+def follow_log(path: Path, offset: int, running: Callable[[], bool], gone: Callable[[], bool]) -> Iterator[bytes]:
     """From `offset` until the container has ended and everything is sent."""
     while not gone():
         alive = running()
@@ -104,4 +103,4 @@ def follow_log(
                     yield chunk
         if not alive:
             return
-        wait(0.05)
+        time.sleep(_LOG_EVERY_S)
