@@ -60,9 +60,13 @@ def _dispatch(args: argparse.Namespace) -> int:
 
             return run_command.run(_settings(args), once=args.once, log_format=args.log_format, log_level=args.log_level)
         case "status":
-            from reconciler.commands import status_of
+            from reconciler.app import open_repo
+            from reconciler.clock import SystemClock
+            from reconciler.commands import status
 
-            return status_of.run(_settings(args), target=args.object, watch=args.watch, output=args.output)
+            clock = SystemClock()
+            repo = open_repo(_settings(args), clock)
+            return status.run(repo, target=args.object, watch=args.watch, output=args.output, clock=clock, out=sys.stdout)
         case _:
             from reconciler import labrun
 

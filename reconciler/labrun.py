@@ -68,7 +68,7 @@ class Lab:
 def run(wishes: Wishes) -> int:
     """0 only if every disk is equal and every power state, on both sides, is as asked."""
     logs.configure("human", wishes.log_level)
-    console = Console(stderr=wishes.json)
+    console = _console(wishes)
     with _folder(wishes) as root, _lab(root, wishes) as lab:
         console.print(f"Lab in [bold]{lab.root}[/]: vCenter {lab.vcenter.url}, cluster {lab.cluster.url}")
         engine = build_engine(_settings(lab))
@@ -83,6 +83,12 @@ def run(wishes: Wishes) -> int:
         finally:
             engine.close()
         return 0 if _as_asked(records, proofs) else 1
+
+
+def _console(wishes: Wishes) -> Console:
+    """Into a file or a pipe the tables get the width they need."""
+    console = Console(stderr=wishes.json)
+    return console if console.is_terminal else Console(stderr=wishes.json, width=132)
 
 
 @contextmanager
@@ -266,7 +272,7 @@ def _proofs(lab: Lab, records: Records) -> list[DiskProof]:
         if record.frozen is None or record.source is None:
             continue
         vm = next(v for v in lab.world.vms.values() if v.instance_uuid == record.source.uuid)
-        running = {(ns, name) for ns, name in lab.cluster.running_vms()}
+        running = {(r.namespace, r.name) for r in lab.cluster.running_vms()}
         on = "On" if (record.frozen.namespace, record.frozen.name) in running else "Off"
         for disk in record.frozen.disks:
             proofs.append(_proof(lab, record, vm, disk.uuid, on))

@@ -49,12 +49,21 @@ def _all(
         else:
             yield _status("Provider", provider.ref, desired, _provider(provider, seen))
     for nmap in desired.network_maps.values():
-        yield _status("NetworkMap", nmap.ref, desired, _network_map(nmap, indexes, observed))
+        if (old := _unlooked(records, observed, desired, "NetworkMap", nmap)) is not None:
+            yield old
+        else:
+            yield _status("NetworkMap", nmap.ref, desired, _network_map(nmap, indexes, observed))
     for smap in desired.storage_maps.values():
-        yield _status("StorageMap", smap.ref, desired, _storage_map(smap, indexes, observed))
+        if (old := _unlooked(records, observed, desired, "StorageMap", smap)) is not None:
+            yield old
+        else:
+            yield _status("StorageMap", smap.ref, desired, _storage_map(smap, indexes, observed))
     by_run = _vms_by_run(records)
     for plan in desired.plans.values():
-        yield _plan(plan, desired, observed, records, indexes, by_run)
+        if (old := _unlooked(records, observed, desired, "Plan", plan)) is not None:
+            yield old
+        else:
+            yield _plan(plan, desired, observed, records, indexes, by_run)
     for ref in {*desired.migrations, *records.runs}:
         yield _migration(ref, desired, observed, records, by_run.get(ref, ()))
     for ref in desired.hooks:
@@ -74,6 +83,16 @@ def _vms_by_run(records: Records) -> dict[ObjectRef, tuple[VmRecord, ...]]:
 
 def _kept(records: Records, kind: str, ref: ObjectRef, desired: Desired) -> ObjectStatus:
     return records.statuses.get((kind, ref)) or ObjectStatus(kind, ref, (), desired.revision, phase="Staging")
+
+
+def _unlooked(
+    records: Records, observed: Observed, desired: Desired, kind: str, spec: NetworkMapSpec | StorageMapSpec | PlanSpec
+) -> ObjectStatus | None:  # fmt: skip
+    """The old status, when a site that this object needs was not looked at in this pass: no news is not bad news."""
+    seen = observed.sources.keys() | observed.targets.keys()
+    asked = {r for r in (spec.source, spec.destination) if r is not None and r in desired.providers}
+    implemented = {r for r in asked if desired.providers[r].platform in (Platform.VSPHERE, Platform.OPENSHIFT)}
+    return records.statuses.get((kind, spec.ref)) if implemented - seen else None
 
 
 def _status(kind: str, ref: ObjectRef, desired: Desired, findings: Iterable[Finding], phase: str = "") -> ObjectStatus:
@@ -189,7 +208,10 @@ def _plan(
         findings = [*planchecks.plan_findings(desired, observed, plan).findings, *_vm_findings(vms)]
         findings.append(Finding("Executing", Category.ADVISORY, "", f"run {last.run} is under way"))
         if last.plan_digest and last.plan_digest != planchecks.digest(desired, plan):
-            text = f"plan or maps were edited after run {last.run} began; VMs already claimed go on as frozen, the edit counts for the rest and the next run"
+            text = (
+                f"plan or maps were edited after run {last.run} began; VMs already claimed go on as frozen, "
+                "the edit counts for the rest and for the next run"
+            )
             findings.append(Finding("Modified", Category.WARN, "Modified", text))
     else:
         findings = _offered(plan, desired, observed, records, indexes)

@@ -170,7 +170,8 @@ def _disks(ground: Ground, vm: PlanVm, source: SourceVm, target_name: str, findi
     for i, disk in enumerate(source.disks):
         pair = _storage_pair(ground, disk)
         if pair is None:
-            text = f"disk {disk.label} of {source.name} is on datastore {disk.storage_name} ({disk.storage_id}), which StorageMap {ground.storage_map.ref} lacks"
+            where = f"datastore {disk.storage_name} ({disk.storage_id})"
+            text = f"disk {disk.label} of {source.name} is on {where}, which StorageMap {ground.storage_map.ref} lacks"
             findings.append(critical("VMStorageNotMapped", "NotValid", text, "add the datastore to the map"))
             continue
         storage_class = ground.storage_class(pair.storage_class)
@@ -218,7 +219,7 @@ def _freeze_disk(
     return FrozenDisk(
         uuid=disk.uuid,
         key=disk.key,
-        label=disk.label,
+        label=disk.backing.file or disk.label,
         capacity_bytes=disk.capacity_bytes,
         pvc=names.render_pvc_name(
             vm.pvc_name_template or ground.limits.pvc_name_template,
@@ -227,7 +228,7 @@ def _freeze_disk(
             plan_name=ground.plan.ref.name,
             vm_id=source.id,
             disk_index=index,
-            file_name=disk.label.rsplit("/", 1)[-1],
+            file_name=disk.backing.file.rsplit("/", 1)[-1],
             win_drive_letter=str(disk_attribute(source, index, "winDriveLetter")),
             shared=disk.shared,
             root_disk_index=targetvm.root_disk_index(vm.root_disk),

@@ -190,7 +190,8 @@ def reserve_vm(v: View) -> Move:
     if taken is not None and v.our_target_vm is None:
         return Fail(
             "NameTaken",
-            f"VirtualMachine {f.namespace}/{f.name} exists and is not ours; rename it or set targetName in the plan. The source was not touched",
+            f"VirtualMachine {f.namespace}/{f.name} exists and is not ours; rename it or set targetName in the plan. "
+            "The source was not touched",
         )
     if taken is not None and taken.deleting:
         return Wait(f"VirtualMachine {f.name} of an earlier run is still being deleted")
@@ -251,8 +252,8 @@ def power_off(v: View) -> Move:
         if f.shutdown_policy is ShutdownPolicy.FAIL:
             return Fail(
                 "GuestShutdownTimeout",
-                f"the guest of {vm.name} ignored the shutdown for {f.shutdown_timeout_s:.0f} s; it stays as it was. Shut it down by hand, or set "
-                "annotation reconciler.dev/guest-shutdown-policy: force, then start another Migration",
+                f"the guest of {vm.name} ignored the shutdown for {f.shutdown_timeout_s:.0f} s; it stays as it was. "
+                "Shut it down by hand, or set annotation reconciler.dev/guest-shutdown-policy: force, then start another Migration",
             )
         want = PowerRequest.OFF
     elif asked and f"PowerSource:{want.value}" in v.acted:
@@ -291,7 +292,7 @@ def out_of_sight(v: View) -> Wait | Hold | None:
         case Unknown(reason, message):
             return Wait(f"the source is out of sight ({reason}: {message})")
         case Absent():
-            text = f"source VM {ref(v)} is no longer in the inventory, so nothing can be proven about it any more; put it back, or cancel this VM"
+            text = f"source VM {ref(v)} is no longer in the inventory, so nothing can be proven about it; put it back, or cancel this VM"
             return Hold("SourceChanged", "NotFound", text)
         case Known():
             return None
@@ -301,8 +302,8 @@ def source_changed(v: View) -> Hold:
     return Hold(
         "SourceChanged",
         "PoweredOn",
-        f"{ref(v).name} was powered on after the cutover, by somebody else. The target stays off. Power the source off and this run goes on "
-        "(its changes are copied), or cancel this VM to keep the source",
+        f"{ref(v).name} was powered on after the cutover, by somebody else. The target stays off. Power the source off and this "
+        "run goes on (its changes are copied), or cancel this VM to keep the source",
     )
 
 

@@ -150,8 +150,8 @@ def hold_of(
         return Hold(
             "ManifestGone",
             "NotFound",
-            f"the {what} of this run is gone from the repo; nothing is done until it is back (a removed Migration cancels a VM before cutover "
-            "after 300 s, if the tree has no errors)",
+            f"the {what} of this run is gone from the repo; nothing is done until it is back "
+            "(a removed Migration cancels a VM before cutover after 300 s, if the tree has no errors)",
         )
     source = record.source
     assert source is not None
@@ -162,7 +162,8 @@ def hold_of(
         return Hold(
             "ProviderChanged",
             "Modified",
-            f"Provider {source.provider} now leads to site {index.inventory.site.uuid}, but this run began at {source.site_uuid}; correct its url",
+            f"Provider {source.provider} now leads to site {index.inventory.site.uuid}, but this run began at {source.site_uuid}; "
+            "correct its url",
         )
     if isinstance(view.target, Known):
         return _target_hold(record, view, rewound)
@@ -172,7 +173,8 @@ def hold_of(
 def _target_hold(record: VmRecord, view: View, rewound: frozenset[str]) -> Hold | None:
     frozen = view.frozen
     if view.inventory.site.uuid != frozen.target_site_uuid:
-        text = f"Provider {frozen.destination} now leads to cluster {view.inventory.site.uuid}, but this run began at {frozen.target_site_uuid}"
+        now_at = view.inventory.site.uuid
+        text = f"Provider {frozen.destination} now leads to cluster {now_at}, but this run began at {frozen.target_site_uuid}"
         return Hold("ProviderChanged", "Modified", text)
     run = str(record.run)
     commits = {x.commit for _, x in view.volumes if x.migration == run}
@@ -180,10 +182,11 @@ def _target_hold(record: VmRecord, view: View, rewound: frozenset[str]) -> Hold 
     if vm is not None and vm.migration == run:
         commits.add(vm.commit)
         if vm.milestone and Milestone(vm.milestone).order > record.milestone.order:
-            text = f"VirtualMachine {vm.namespace}/{vm.name} says milestone {vm.milestone}, git says {record.milestone.value}; was git restored?"
+            said = f"VirtualMachine {vm.namespace}/{vm.name} says milestone {vm.milestone}"
+            text = f"{said}, git says {record.milestone.value}; was git restored from a backup?"
             return Hold("StatusRewound", "Modified", text)
     if lost := sorted(c for c in commits if c in rewound):
-        text = f"the target was written at status commit {lost[0][:12]}, which the status branch no longer has; was git restored from a backup?"
+        text = f"the target was written at status commit {lost[0][:12]}, which the branch no longer has; was git restored from a backup?"
         return Hold("StatusRewound", "Modified", text)
     return None
 

@@ -103,8 +103,8 @@ class TargetVmSpec:
     serial: str  # firmware serial given to the guest
     disks: tuple[TargetDisk, ...]
     nics: tuple[TargetNic, ...]
-    owner: Owner
     source_name: str
+    owner: Owner = field(default_factory=lambda: Owner("", "", "", "", "", ""))  # filled in when it is made, not when it is frozen
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     instance_type: str | None = None

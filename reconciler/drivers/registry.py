@@ -9,7 +9,7 @@ from reconciler.core.model import Platform
 from reconciler.errors import UserError
 
 SOURCES: dict[str, str] = {Platform.VSPHERE: "reconciler.drivers.vsphere.source"}
-TARGETS: dict[str, str] = {Platform.OPENSHIFT: "reconciler.drivers.kubevirt.target"}
+TARGETS: dict[str, str] = {Platform.OPENSHIFT: "reconciler.drivers.kubevirt.session"}
 
 
 def source_factory(platform: str) -> Any:

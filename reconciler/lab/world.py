@@ -60,6 +60,7 @@ class World(Timeline):
         self.datastores: dict[str, Datastore] = {}
         self.networks: dict[str, Network] = {}
         self.vms: dict[int, Vm] = {}
+        self.files: dict[tuple[str, str], tuple[Vm, Disk]] = {}  # (datastore, path in it) of extents and descriptors
         self.history: list[PowerEvent] = []
         self._rng = random.Random(seed)
         self._seed = seed
@@ -177,6 +178,8 @@ class World(Timeline):
                 **fields,  # type: ignore[arg-type]
             )
             vm.disks.append(made)
+            for file in (path.name, made.file):
+                self.files[(datastore.name, f"{folder}/{file}")] = vm, made
             self.changed(vm)
             return made
 

@@ -54,7 +54,7 @@ class LiveView:
     def __init__(self, console: Console, clock: Clock) -> None:
         self._console = console
         self._clock = clock
-        self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_interactive else None
         self._said: dict[str, tuple[LiveRow, float]] = {}
         self._waiting: dict[str, LiveRow] = {}
 

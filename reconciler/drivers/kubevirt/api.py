@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import urllib3
 from kubernetes.client.api_client import ApiClient
 from kubernetes.client.exceptions import ApiException
+from kubernetes.client.rest import RESTResponse
 
 from reconciler.drivers.kubevirt import failures
 from reconciler.drivers.kubevirt.failures import Call
@@ -37,6 +38,31 @@ class Reply:
     def __init__(self, body: bytes, date: str) -> None:
         self.body = body
         self.date = date
+
+
+class Watch:
+    """An open stream of changes, of which only the fact matters."""
+
+    def __init__(self, response: urllib3.HTTPResponse) -> None:
+        self._response = response
+        self._chunks = response.stream()
+
+    def wait(self) -> bool:
+        """True: something changed. False: the stream ended, or was stopped, or lost."""
+        try:
+            return any(chunk.strip() for chunk in self._chunks)
+        except (urllib3.exceptions.HTTPError, OSError):
+            return False
+
+    def stop(self) -> None:
+        """Wakes a `wait` in another thread."""
+        try:
+            self._response.shutdown()
+        except (ValueError, RuntimeError, OSError):  # it has ended by itself
+            return
+
+    def close(self) -> None:
+        self._response.close()
 
 
 class Hide(Protocol):
@@ -87,10 +113,10 @@ class Api:
         query = {**_STRICT, "force": "true"}
         return self._parse(call, self.send(call, "PATCH", path, query=query, body=obj, content_type=_APPLY))
 
-    def merge(self, resource: Resource, namespace: str | None, name: str, version: str, change: Mapping[str, Any]) -> Obj:
-        """JSON merge patch, only onto the resource version that the change was decided on. Errors: RetryableError Conflict."""
+    def merge(self, resource: Resource, namespace: str | None, name: str, version: str | None, change: Mapping[str, Any]) -> Obj:
+        """JSON merge patch, only onto the resource version it was decided on (None: any). Errors: RetryableError Conflict."""
         call = self._call("patch", resource, namespace, name)
-        body = {**change, "metadata": {**change.get("metadata", {}), "resourceVersion": version}}
+        body = {**change, "metadata": {**change.get("metadata", {}), "resourceVersion": version}} if version else change
         path = resource.path(namespace, name)
         return self._parse(call, self.send(call, "PATCH", path, query=_STRICT, body=body, content_type=_MERGE))
 
@@ -115,6 +141,17 @@ class Api:
         path = f"{resource.path(namespace, name)}/{subresource}"
         return self.send(call, "GET", path, query=query).body.decode(errors="replace")
 
+    def watch(self, resource: Resource, selectors: Mapping[str, str], seconds: int) -> Watch:
+        """Changes from now on, in the whole cluster, for at most `seconds`; the server then ends the stream."""
+        call = self._call("watch", resource, None, None)
+        newest = self._parse(call, self.send(call, "GET", resource.path(), query={**selectors, "limit": "1"}))
+        version = str((newest.get("metadata") or {}).get("resourceVersion") or "")
+        query = {**selectors, "watch": "true", "resourceVersion": version, "timeoutSeconds": str(seconds)}
+        response = self._request(call, "GET", resource.path(), query, None, {}, (self._timeout[0], seconds + self._timeout[1]))
+        if response.status != 200:
+            raise failures.from_reply(call, response.status, self._body(call, response), response.headers)
+        return Watch(response.response)
+
     def read_path(self, path: str) -> tuple[Obj, Reply]:
         """A plain document that is no resource, like /version."""
         call = Call("get", path, path, "", None, None, self.site)
@@ -132,25 +169,49 @@ class Api:
         content_type: str | None = None,
     ) -> Reply:
         """One request. Errors: what failures.py says."""
-        headers = {"Accept": "application/json, */*"} | ({"Content-Type": content_type} if content_type else {})
+        headers = {"Content-Type": content_type} if content_type else {}
         started = self._clock.monotonic()
-        try:
-            request = self._client.param_serialize(
-                method, path, query_params=list((query or {}).items()), header_params=headers, body=body, auth_settings=["BearerToken"]
-            )
-            response = self._client.call_api(*request, _request_timeout=self._timeout)
-            data = response.read() or b""  # type: ignore[no-untyped-call]
-        except ApiException as err:  # the SDK's form of a TLS failure: status 0
-            cause = self._hide(str(err.reason).replace("\n", ": "))
-            make = failures.untrusted if "CERTIFICATE_VERIFY_FAILED" in cause or "doesn't match" in cause else failures.unreachable
-            raise make(call, cause) from err
-        except (urllib3.exceptions.HTTPError, OSError) as err:
-            raise failures.unreachable(call, self._hide(f"{type(err).__name__}: {err}")) from err
+        response = self._request(call, method, path, query or {}, body, headers, self._timeout)
+        data = self._body(call, response)
         seconds = round(self._clock.monotonic() - started, 4)
         log.debug("kubernetes request", extra={"method": method, "path": path, "status": response.status, "seconds": seconds})
         if not 200 <= response.status < 300:
             raise failures.from_reply(call, response.status, self._hide(data.decode(errors="replace")).encode(), response.headers)
         return Reply(data, response.headers.get("Date", ""))
+
+    def _request(
+        self,
+        call: Call,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+        timeout: tuple[float, float],
+    ) -> RESTResponse:
+        """The reply with its body still unread."""
+        request = self._client.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json, */*", **headers},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            return self._client.call_api(*request, _request_timeout=timeout)
+        except ApiException as err:  # the SDK's form of a TLS failure: status 0
+            cause = self._hide(str(err.reason).replace("\n", ": "))
+            make = failures.untrusted if "CERTIFICATE_VERIFY_FAILED" in cause else failures.unreachable
+            raise make(call, cause) from err
+        except (urllib3.exceptions.HTTPError, OSError) as err:
+            raise failures.unreachable(call, self._hide(f"{type(err).__name__}: {err}")) from err
+
+    def _body(self, call: Call, response: RESTResponse) -> bytes:
+        try:
+            return response.read() or b""  # type: ignore[no-untyped-call]
+        except (urllib3.exceptions.HTTPError, OSError) as err:
+            raise failures.unreachable(call, self._hide(f"{type(err).__name__}: {err}")) from err
 
     def _pages(self, resource: Resource, namespace: str | None, selectors: Mapping[str, str]) -> Iterator[Sequence[Obj]]:
         call = self._call("list", resource, namespace, None)

@@ -31,7 +31,8 @@ def ensure(api: Api, settings: TargetSettings, job: CopyJob, disks: Sequence[Cop
         return  # it runs or ran, so its Secret was there
     data = objects.copy_secret_data(fill_in(job, disks, source, spec).to_json(), source.credentials, source.ca_pem)
     _ensure_secret(api, job, found["metadata"]["uid"], data)
-    api.merge(kinds.JOBS, job.namespace, job.name, found["metadata"]["resourceVersion"], {"spec": {"suspend": False}})
+    # On any version: the Job controller writes the condition Suspended right after the POST, and a name is never used for another Job.
+    api.merge(kinds.JOBS, job.namespace, job.name, None, {"spec": {"suspend": False}})
 
 
 def fill_in(job: CopyJob, disks: Sequence[CopyDisk], source: CopySource, spec: CopySpec) -> CopySpec:

@@ -7,7 +7,7 @@ What it is: the one place that turns a Provider into the SDK's configuration. Wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import urllib3
@@ -21,6 +21,7 @@ from reconciler.core.model import Secret
 from reconciler.drivers.kubevirt.api import Api, Hide
 from reconciler.drivers.kubevirt.options import TargetSettings
 from reconciler.drivers.kubevirt.target import KubeVirtTarget
+from reconciler.drivers.kubevirt.wake import Wake
 from reconciler.errors import TerminalError
 from reconciler.ports import Clock, TargetDriver
 
@@ -39,6 +40,25 @@ def connect(
 
     Errors: TerminalError AuthFailed, InvalidSecret, InvalidUrl, naming the Provider.
     """
+    return KubeVirtTarget(_open(provider, secret, kubeconfig, settings, clock), settings)
+
+
+def connect_wake(
+    provider: ProviderSpec,
+    secret: Mapping[str, Secret] | None,
+    *,
+    kubeconfig: Path | None,
+    settings: TargetSettings,
+    clock: Clock,
+    notify: Callable[[], None],
+) -> Wake:
+    """A connection of its own, for watches that stay open. Errors: as connect."""
+    return Wake(_open(provider, secret, kubeconfig, settings, clock), notify)
+
+
+def _open(
+    provider: ProviderSpec, secret: Mapping[str, Secret] | None, kubeconfig: Path | None, settings: TargetSettings, clock: Clock
+) -> Api:
     configuration = Configuration()
     # A lost reply may hide an effect, and a hang would be paid three times: the loop above us decides on a second try.
     configuration.retries = False
@@ -54,7 +74,7 @@ def connect(
     client = ApiClient(configuration)
     client.user_agent = f"reconciler/{__version__}"
     hide = _hider([*configuration.api_key.values(), configuration.password or ""])
-    return KubeVirtTarget(Api(client, settings, clock, hide), settings)
+    return Api(client, settings, clock, hide)
 
 
 def _from_provider(configuration: Configuration, provider: ProviderSpec, secret: Mapping[str, Secret]) -> None:

@@ -53,15 +53,10 @@ def answer(world: World, target: str, range_header: str | None) -> Answer:
 
 def _file(world: World, store: Datastore, path: str) -> bytes | tuple[Vm, Disk] | None:
     """A descriptor's text, or the machine and disk whose extent it is."""
-    for vm in world.vms.values():
-        for disk in vm.disks:
-            if disk.datastore is not store:
-                continue
-            if path == f"{disk.folder}/{disk.path.name}":
-                return (vm, disk) if disk.path.exists() else None
-            if path == f"{disk.folder}/{disk.file}":
-                return descriptor(disk).encode()
-    return None
+    vm, disk = world.files.get((store.name, path), (None, None))
+    if vm is None or disk is None or vm.key not in world.vms or disk not in vm.disks:
+        return None
+    return descriptor(disk).encode() if path.endswith(f"/{disk.file}") else (vm, disk)
 
 
 def descriptor(disk: Disk) -> str:

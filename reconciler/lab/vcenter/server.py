@@ -56,6 +56,7 @@ class VCenter:
         self.world = world
         self.clock = clock
         self.user, self.password = user, password
+        self.ca_path, self.ca_pem = ca.path, ca.pem
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
         self.instance_uuid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"lab-vcenter:{world.root}"))
