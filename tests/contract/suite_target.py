@@ -50,6 +50,31 @@ def seen_vm(site: TargetSite, name: str = "web") -> TargetVm:
     return found.value
 
 
+def eventually(site: TargetSite, met: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Clusters take their time: pods start and end, collectors collect."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, "the cluster did not get there in time"
+        time.sleep(0.05)
+        site.settle()
+
+
+def not_in_conflict(act: Callable[[], None]) -> bool:
+    """A controller may write between the read and the deletion; the loop above us decides again, and so does the test."""
+    try:
+        act()
+    except RetryableError as err:
+        assert err.reason == "Conflict"
+        return False
+    return True
+
+
+def what_we_write(obj: want.Json | None) -> tuple[object, ...]:
+    """The part of an object that controllers leave alone."""
+    assert obj is not None
+    return obj["metadata"]["uid"], obj["metadata"]["labels"], obj["metadata"]["annotations"].get("reconciler.dev/migration"), obj["spec"]
+
+
 def is_write(label: str) -> bool:
     return not label.startswith("GET ")
 
@@ -146,8 +171,7 @@ class TargetContract:
         assert [(w.role, w.ours, w.fenced) for w in bound.writers] == [("binder", True, False)]
         assert [(b.name, b.migration) for b in site.driver.read_inventory([site.namespace]).binders] == [("bind-web", OWNER.migration)]
         site.driver.drop_binder(site.namespace, "bind-web", OWNER)
-        site.settle()
-        assert seen_volume(site).writers == ()
+        eventually(site, lambda: seen_volume(site).writers == ())
 
     # ---- what is not ours
 
@@ -156,18 +180,20 @@ class TargetContract:
     def test_a_name_that_is_taken_is_refused_and_its_object_left_alone(self, site: TargetSite, what: str, source: str | None) -> None:
         kind, ensure = ENSURE[what]
         ensure(site)
+        site.settle()
         strip_key(site, kind, DROP[what][0], source)
-        before = site.find(kind, DROP[what][0])
+        before = what_we_write(site.find(kind, DROP[what][0]))
         with pytest.raises(TerminalError, match="NameTaken") as caught:
             ensure(site)
         assert f"{site.namespace}/{DROP[what][0]}" in caught.value.message
-        assert site.find(kind, DROP[what][0]) == before
+        assert what_we_write(site.find(kind, DROP[what][0])) == before
 
     @pytest.mark.parametrize("what", list(DROP))
     def test_what_does_not_carry_our_key_is_not_deleted(self, site: TargetSite, what: str) -> None:
         kind, ensure = ENSURE[what]
         name, drop = DROP[what]
         ensure(site)
+        site.settle()
         for stranger in (OTHER_VM, NEXT_RUN):
             with pytest.raises(TerminalError, match="NotOurs"):
                 drop(site, stranger)
@@ -184,15 +210,14 @@ class TargetContract:
         name, drop = DROP[what]
         drop(site, OWNER)
         ensure(site)
+        eventually(site, lambda: not_in_conflict(lambda: drop(site, OWNER)))
         drop(site, OWNER)
-        drop(site, OWNER)
-        site.settle()
-        assert site.find(kind, name) is None
-        assert site.find_all("Secret") == []
+        eventually(site, lambda: site.find(kind, name) is None and site.find_all("Secret") == [])
 
     def test_a_foreign_vm_is_not_switched_and_a_foreign_volume_not_marked(self, site: TargetSite) -> None:
         site.driver.ensure_vm(want.machine(site, OTHER_VM))
         site.driver.ensure_volume(want.volume(site, owner=OTHER_VM), None)
+        site.settle()
         volume = seen_volume(site)
         with pytest.raises(TerminalError, match="NotOurs"):
             site.driver.request_power(site.namespace, "web", Power.ON, OWNER)
@@ -207,6 +232,7 @@ class TargetContract:
 
     def test_a_vm_is_made_halted(self, site: TargetSite) -> None:
         site.driver.ensure_vm(want.machine(site))
+        site.settle()
         vm = seen_vm(site)
         assert (vm.ours, vm.power, vm.run_strategy, vm.source) == (True, Power.OFF, "Halted", OWNER.source)
         assert vm.macs == ("00:50:56:00:00:01",)
@@ -226,12 +252,13 @@ class TargetContract:
     def test_power_goes_both_ways_and_a_repeated_request_changes_nothing(self, site: TargetSite) -> None:
         site.driver.ensure_vm(want.machine(site))
         site.driver.request_power(site.namespace, "web", Power.ON, OWNER)
+        site.settle()
         writes = site.writes()
         site.driver.request_power(site.namespace, "web", Power.ON, OWNER)
         assert site.writes() == writes
         site.driver.request_power(site.namespace, "web", Power.OFF, OWNER)
-        site.settle()
-        assert (seen_vm(site).power, seen_vm(site).run_strategy) == (Power.OFF, "Halted")
+        assert seen_vm(site).run_strategy == "Halted"
+        eventually(site, lambda: seen_vm(site).power is Power.OFF)
 
     def test_a_finished_vm_owns_its_volumes_beside_earlier_owners(self, site: TargetSite) -> None:
         site.driver.ensure_vm(want.machine(site))
@@ -318,12 +345,8 @@ class TargetContract:
         site.driver.ensure_volume(want.volume(site), None)
         assert site.driver.read_progress(site.namespace, "copy-web-r1-a1").disks == ()
         site.driver.ensure_copy(*want.copy_arguments(site))
+        eventually(site, lambda: site.driver.read_progress(site.namespace, "copy-web-r1-a1").result is not None)
         found = site.driver.read_progress(site.namespace, "copy-web-r1-a1")
-        deadline = time.monotonic() + 15
-        while found.result is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-            site.settle()
-            found = site.driver.read_progress(site.namespace, "copy-web-r1-a1")
         assert (found.disks, found.result) == ((progress,), result)
         (job,) = site.driver.read_inventory([site.namespace]).jobs
         assert job.phase is JobPhase.RUNNING
@@ -390,7 +413,9 @@ class TargetContract:
         site.put(want.pod_using(site, "web-disk-0", node="node-contract", phase=phase, labels={"kubevirt.io": "virt-launcher"}))
         (listed,) = site.driver.read_inventory([site.namespace]).volumes
         for volume in (seen_volume(site), listed):
-            assert [(w.phase, w.role, w.ours, w.fenced) for w in volume.writers] == [(phase, "vmi", False, fenced)]
+            found = [(w.phase, w.role, w.ours, w.fenced) for w in volume.writers]
+            # The pod collector removes pods of lost nodes at a time of its choosing.
+            assert found == [(phase, "vmi", False, fenced)] or (not found and (ready is None or taint))
 
     # ---- the bulk read
 

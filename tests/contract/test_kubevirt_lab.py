@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from reconciler.core.desired import Place, ProviderSpec  # noqa: E402
 from reconciler.core.model import ObjectRef, Secret  # noqa: E402
 from reconciler.drivers.kubevirt import session  # noqa: E402
 from reconciler.drivers.kubevirt.options import TargetSettings  # noqa: E402
+from reconciler.drivers.kubevirt.wake import Wake  # noqa: E402
 from reconciler.errors import RetryableError, TerminalError  # noqa: E402
 from reconciler.lab.clock import WallClock  # noqa: E402
 from reconciler.lab.cluster.site import Cluster  # noqa: E402
@@ -138,6 +141,40 @@ class TestTheWayIn:
         driver = site.connect_with({"token": Secret("some-long-token"), "cacert": Secret(ca.pem)}, url="https://127.0.0.1:1")
         with pytest.raises(RetryableError, match="Unreachable"):
             driver.read_site()
+
+
+class TestWake:
+    def wake(self, site: LabTarget, ca: LabCa, notify: Callable[[], None]) -> Wake:
+        provider = ProviderSpec(ObjectRef("mtv", "target"), "openshift", site.cluster.url, None, {}, Place("p.yaml", 1))
+        secret = {"token": Secret(site.cluster.token), "cacert": Secret(ca.pem)}
+        return session.connect_wake(provider, secret, kubeconfig=None, settings=TargetSettings("image"), clock=SystemClock(), notify=notify)
+
+    def test_a_change_of_ours_wakes_and_a_strangers_does_not(self, site: LabTarget, ca: LabCa) -> None:
+        woken = threading.Semaphore(0)
+        wake = self.wake(site, ca, woken.release)
+        wake.start()
+        try:
+            assert woken.acquire(timeout=5)
+            assert woken.acquire(timeout=5)  # both watches are open
+            site.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "x", "namespace": "shop"}, "spec": {}})
+            assert not woken.acquire(timeout=0.3)
+            site.driver.ensure_volume(want.volume(site), None)
+            assert woken.acquire(timeout=5)
+            site.driver.ensure_copy(*want.copy_arguments(site))
+            assert woken.acquire(timeout=5)
+        finally:
+            started = time.monotonic()
+            wake.close()
+        assert time.monotonic() - started < 2
+
+    def test_trouble_is_no_error_and_closing_does_not_wait_for_it(self, site: LabTarget, ca: LabCa) -> None:
+        site.cluster.deny("watch", "jobs")
+        site.faults.script("RR")
+        wake = self.wake(site, ca, lambda: None)
+        wake.start()
+        started = time.monotonic()
+        wake.close()
+        assert time.monotonic() - started < 2
 
 
 class TestWhatTheClusterRefuses:
