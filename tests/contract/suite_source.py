@@ -27,7 +27,7 @@ from reconciler.lab.world import World
 from reconciler.ports import DiskChoice, SourceDriver
 
 PASSWORD = "pa55-of-the-lab&<\"'"
-FAULT_LETTERS = "RBHLT"  # each of them must come out as a RetryableError; E and S must not show at all
+FAULT_LETTERS = "RBLT"  # each of them must come out as a RetryableError, and so must H, which takes its time; E and S must not show
 LAB_POWER = {LabPower.ON: Power.ON, LabPower.OFF: Power.OFF, LabPower.SUSPENDED: Power.SUSPENDED}
 
 
@@ -42,6 +42,7 @@ class Connect(Protocol):
         ca_pem: str | None = None,
         thumbprint: str | None = None,
         insecure: bool = False,
+        timeout_s: float | None = None,
     ) -> SourceDriver: ...
 
 
@@ -229,6 +230,15 @@ class SourceContract:
             with pytest.raises(RetryableError):
                 site.driver.read_vm(site.vm)
         assert known(site.driver.read_vm(site.vm)).uuid == site.vm.uuid
+
+    def test_a_site_that_hangs_is_given_up_and_asked_again_later(self, site: Site) -> None:
+        driver = site.connect(timeout_s=1.0)
+        for at in range(2):
+            site.faults.script("." * at + "H")
+            with pytest.raises(RetryableError) as caught:
+                driver.read_inventory()
+            assert caught.value.reason == "Timeout"
+        assert_is_world(site, driver.read_inventory())
 
     def test_an_expired_session_is_renewed_once_and_unseen(self, site: Site) -> None:
         for _ in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -91,8 +92,10 @@ def site(vcenter: VCenter, cas: tuple[LabCa, LabCa]) -> Iterator[Site]:
         ca_pem: str | None = None,
         thumbprint: str | None = None,
         insecure: bool = False,
+        timeout_s: float | None = None,
     ) -> SourceDriver:
-        settings = {"requestTimeoutSeconds": "0.4", **({"thumbprint": thumbprint} if thumbprint else {})}
+        given = {"thumbprint": thumbprint, "requestTimeoutSeconds": str(timeout_s or 20)}
+        settings = {key: value for key, value in given.items() if value}
         spec = ProviderSpec(PROVIDER, "vsphere", url or vcenter.url, None, settings, Place("provider.yaml", 1))
         texts = {
             "user": USER,
@@ -293,3 +296,21 @@ def test_closing_logs_out_and_a_closed_driver_can_be_used_again(site: Site, vcen
     site.driver.close()
     assert vcenter.sessions.open == {}
     assert_is_world(site, site.driver.read_inventory())
+
+
+def test_a_power_on_that_faded_from_the_history_is_not_proven_away(site: Site) -> None:
+    """vCenter forgets events after 30 days: "no power-on known" on both sides of one must not look equal."""
+    fresh = site.world.add_vm("never-on", site.machine.host)
+    before = known(site.driver.read_vm(site.ref(fresh))).epoch
+    site.world.power_on(fresh)
+    site.world.power_off(fresh)
+    shown = known(site.driver.read_vm(site.ref(fresh))).epoch
+    site.world.history.clear()
+    faded = known(site.driver.read_vm(site.ref(fresh))).epoch
+    assert len({before, shown, faded}) == 3
+
+
+def test_a_history_longer_than_the_site_lists_proves_nothing(site: Site) -> None:
+    newest = site.world.history[-1]
+    site.world.history.extend(replace(newest, number=newest.number + n) for n in range(1, 1001))
+    assert known(site.driver.read_vm(site.vm)).epoch is None
