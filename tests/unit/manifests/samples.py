@@ -100,12 +100,23 @@ def _frozen(run: ObjectRef, slug: str) -> FrozenVm:
         "",
     )
     vm = TargetVmSpec(
-        "shop", "web-01", 1, 2, 1 << 31, "bios", False, False, "42", "VMware-42",
-        (TargetDisk("vol-0", disk.pvc, "virtio", 1, "6000C29"),),
-        (TargetNic("net-0", "00:50:56:00:00:01", "virtio", True),),
-        owner, "web-01", {"app.example.com/some_key": "snake_value"},
+        namespace="shop",
+        name="web-01",
+        cpu_sockets=1,
+        cpu_cores=2,
+        memory_bytes=1 << 31,
+        firmware="bios",
+        secure_boot=False,
+        tpm=False,
+        uuid="42",
+        serial="VMware-42",
+        disks=(TargetDisk("vol-0", disk.pvc, "virtio", 1, "6000C29"),),
+        nics=(TargetNic("net-0", "00:50:56:00:00:01", "virtio", True),),
+        owner=owner,
+        source_name="web-01",
+        labels={"app.example.com/some_key": "snake_value"},
         placement=Placement({"zone": "a"}, {"nodeAffinity": {"weight": 1}}),
-    )  # fmt: skip
+    )
     return FrozenVm(
         "kube-1",
         HOST,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -11,7 +11,9 @@ from reconciler.manifests.emit import dump
 from reconciler.manifests.yamltext import parse
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-DATA = st.dictionaries(st.text(), st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12))
+DATA = st.dictionaries(st.text(), st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6))
+
+PROFILE = settings(max_examples=60, deadline=None)
 
 
 def read(text: bytes) -> object:
@@ -20,11 +22,13 @@ def read(text: bytes) -> object:
     return documents[0].data
 
 
+@PROFILE
 @given(DATA)
 def test_what_is_written_is_read_back(data: dict[str, object]) -> None:
     assert read(dump(data)) == data
 
 
+@PROFILE
 @given(st.text())
 def test_text_stays_text_for_a_yaml_1_1_parser(text: str) -> None:
     yaml = YAML(typ="safe", pure=False)
