@@ -63,13 +63,13 @@ class Redactor:
     def register(self, text: str) -> None:
         """Also in the spellings of JSON, repr, URLs and base64; each line of a text of many lines counts alone, too."""
         pieces = {text, text.strip(), *(line.strip() for line in text.splitlines())}
-        spellings = {
-            s for p in pieces for s in (p, json.dumps(p)[1:-1], json.dumps(p, ensure_ascii=False)[1:-1], repr(p)[1:-1], quote(p, safe=""))
-        }
+        spellings = {s for p in pieces for s in _spellings(p)}
         with self._lock:
-            self._texts |= {s for s in spellings if len(s) >= _SHORTEST_SECRET}
+            if spellings <= self._texts:
+                return
+            self._texts |= spellings
             longest_first = sorted(self._texts, key=lambda s: (-len(s), s))
-            self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def clean(self, text: str) -> str:
         pattern = self._pattern
@@ -78,8 +78,11 @@ class Redactor:
 
 
 def _spellings(text: str) -> tuple[str, ...]:
-    encoded = base64.b64encode(text.encode()).decode()
-    return (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1], quote(text, safe=""), encoded)
+    if len(text) < _SHORTEST_SECRET:
+        return ()
+    encoded = base64.b64encode(text.encode(errors="replace")).decode()
+    in_url = quote(text, safe="", errors="replace")
+    return (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1], in_url, encoded)
 
 
 _redactor = Redactor()
@@ -120,18 +123,21 @@ class JsonFormatter(logging.Formatter):
     """One object per line: time, level, logger, message, the fields, and a traceback as one text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        head = {"time": _stamp(record), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        head = {"time": _stamp(record), "level": record.levelname.lower(), "logger": record.name, "message": redact(record.getMessage())}
         line = {**head, **{k: _simple(v) for k, v in _extras(record).items()}, **head}
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            line["error"] = redact(self.formatException(record.exc_info))
         return redact(json.dumps(line, ensure_ascii=False))
 
 
 def _simple(value: object) -> object:
-    """JSON's own scalars and flat lists of them as they are, anything else as its text; a Secret's text is ***."""
+    """Numbers and flat lists as they are, anything else as its text; a Secret's text is ***.
+
+    Redacted here, too: what is spelled by repr first and by JSON afterwards cannot be found in the finished line.
+    """
     if isinstance(value, list | tuple | set | frozenset):
-        return [v if isinstance(v, str | int | float | bool | None) else str(v) for v in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+        return [_simple(v) if isinstance(v, str | int | float | bool | None) else redact(str(v)) for v in value]
+    return value if isinstance(value, int | float | bool | None) else redact(str(value))
 
 
 class HumanFormatter(logging.Formatter):
@@ -140,14 +146,14 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         pairs = "".join(f" {k}={_plain(v)}" for k, v in _extras(record).items())
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
-        line = _visible(f"{at} {record.levelname:<7} {record.getMessage()}{' ' if pairs else ''}{pairs}")
+        line = _visible(f"{at} {record.levelname:<7} {redact(record.getMessage())}{' ' if pairs else ''}{pairs}")
         if record.exc_info:
-            line += "\n" + "\n".join(_visible(part) for part in self.formatException(record.exc_info).splitlines())
+            line += "\n" + "\n".join(_visible(part) for part in redact(self.formatException(record.exc_info)).splitlines())
         return redact(line)
 
 
 def _plain(value: object) -> str:
-    text = str(value)
+    text = redact(str(value))
     return json.dumps(text, ensure_ascii=False) if not text or re.search(r"[\s\"=]", text) else text
 
 

@@ -1,0 +1,85 @@
+"""Terminal tables: what they say, that hashes can be told apart, and that names cannot command the terminal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from rich.console import Console, RenderableType
+
+from reconciler.core.model import Result
+from reconciler.report import tables
+from reconciler.report.plans import plan_view
+
+from .sample import GIB, HOSTILE, PLAN, copying, failed, held, problem, records, succeeded, vm
+
+A = "3f9c2a1b7e44d0aa" * 4
+
+
+def text(renderable: RenderableType, width: int = 160) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=False).print(renderable)
+    return out.getvalue()
+
+
+def proof(**changes: object) -> tables.DiskProof:
+    base = tables.DiskProof("web-01", "Hard disk 1", 40 * GIB, A, A, "off", "Off", "On", "On", 12.4)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_plans() -> None:
+    shown = text(tables.plans_table(records(copying("web-01", 45), failed("db-01"))))
+    assert "openshift-mtv/shop-wave-1" in shown and "running: 1 failed, 1 running" in shown and "18 of 80 GiB" in shown
+    assert "not ready: datastore-15 (ds-old) is not in the storage map" in shown
+    done = records(succeeded("web-01"))
+    ended = {key: replace(run, completed=run.started, result=Result.SUCCEEDED) for key, run in done.runs.items()}
+    assert "succeeded: 1 succeeded" in text(tables.plans_table(replace(done, runs=ended)))
+    assert "archived" in text(tables.plans_table(replace(done, archived=frozenset({PLAN}))))
+
+
+def test_vms_fit_eighty_columns_with_their_troubles_below() -> None:
+    waiting = [vm(f"wait-{i}", "Pending", message="waits for a slot on esx-2") for i in range(8)]
+    everything = records(copying("web-01", 45), held("app-01"), failed("mail-01"), *waiting)
+    shown = text(tables.vms_view(plan_view(everything, PLAN).vms, "shop-wave-1"), 80)
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "copying 45 %" in shown and "since 14:01" in shown
+    assert "wait-0, wait-1, wait-2, wait-3, wait-4 and 3 more: waits for a slot on esx-2" in shown
+    assert shown.index("mail-01: GuestShutdownTimeout") < shown.index("app-01: SourceChanged")
+
+
+def test_one_vm_shows_its_disks_and_their_paths() -> None:
+    shown = text(tables.vm_detail(succeeded("web-01", 2)), 220)
+    assert shown.count("datastore: flat file on VMFS, source off") == 2
+    assert "yes, 1 min 15 s" in shown and "ab" * 32 in shown
+    assert "not yet" in text(tables.vm_detail(copying("web-01", 45)))
+
+
+def test_problems() -> None:
+    shown = text(tables.problems_table([problem()]))
+    assert "plans/erp.yaml:14:9" in shown and "unknown field storageclass" in shown and "did you mean storageClass?" in shown
+
+
+def test_proof_of_equal_disks() -> None:
+    assert proof().equal
+    shown = text(tables.proof_table([proof(), proof(disk="Hard disk 2")]))
+    assert shown.count("web-01") == 1 and shown.count("yes") == 2
+    assert "3f9c2a1b7e44…" in shown and "Off, as asked" in shown and "12 s" in shown
+
+
+def test_proof_of_what_differs_or_is_missing() -> None:
+    assert not proof(source_sha256="", target_sha256="").equal
+    shown = text(tables.proof_table([proof(target_sha256=A[:30] + "0" + A[31:]), proof(vm="b", target_sha256="", target_power_seen="Off")]))
+    assert shown.count("NO") == 2 and "missing" in shown and "Off, asked On" in shown
+    source, target = tables.short_pair(A, A[:30] + "0" + A[31:])
+    assert source != target and len(source) == len(target) == 32
+
+
+def test_short_pairs_of_equal_short_and_empty_hashes() -> None:
+    assert tables.short_pair(A, A) == (f"{A[:12]}…", f"{A[:12]}…")
+    assert tables.short_pair("ab", "") == ("ab", "")
+
+
+def test_names_are_neither_markup_nor_control() -> None:
+    shown = text(tables.vms_view([failed(HOSTILE, HOSTILE), failed("[bold]b[/bold]", "[link=x]y[/link]")]))
+    assert "\x1b" not in shown and "\u202e" not in shown
+    assert "[bold]b[/bold]" in shown and "[link=x]y[/link]" in shown
