@@ -14,12 +14,12 @@ from dataclasses import replace
 
 import pytest
 import target_site as want
-from target_site import NEXT_RUN, OTHER_VM, OWNER, PASSWORD, TargetSite
 
 from reconciler.core.copyspec import CopyResult, DiskProgress, DiskResult, progress_line, result_line
 from reconciler.core.model import Absent, Known, Mark, MarkState, Power, Watermark
-from reconciler.core.target import JobPhase, TargetVm, Volume
+from reconciler.core.target import JobPhase, Owner, TargetVm, Volume
 from reconciler.errors import RetryableError, TerminalError
+from tests.contract.target_site import NEXT_RUN, OTHER_VM, OWNER, PASSWORD, TargetSite
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MARK = "reconciler.dev/mark"
@@ -67,6 +67,10 @@ def not_in_conflict(act: Callable[[], None]) -> bool:
         assert err.reason == "Conflict"
         return False
     return True
+
+
+def switch(site: TargetSite, power: Power, owner: Owner = OWNER) -> None:
+    eventually(site, lambda: not_in_conflict(lambda: site.driver.request_power(site.namespace, "web", power, owner)))
 
 
 def what_we_write(obj: want.Json | None) -> tuple[object, ...]:
@@ -240,7 +244,7 @@ class TargetContract:
 
     def test_bringing_a_vm_up_to_date_changes_it_and_never_its_power(self, site: TargetSite) -> None:
         site.driver.ensure_vm(want.machine(site))
-        site.driver.request_power(site.namespace, "web", Power.ON, replace(OWNER, milestone="HandedOver", commit="feed"))
+        switch(site, Power.ON, replace(OWNER, milestone="HandedOver", commit="feed"))
         started = seen_vm(site)
         assert (started.power, started.run_strategy, started.milestone, started.commit) == (Power.ON, "Always", "HandedOver", "feed")
         site.driver.ensure_vm(replace(want.machine(site), memory_bytes=1024 * want.MIB))
@@ -251,12 +255,12 @@ class TargetContract:
 
     def test_power_goes_both_ways_and_a_repeated_request_changes_nothing(self, site: TargetSite) -> None:
         site.driver.ensure_vm(want.machine(site))
-        site.driver.request_power(site.namespace, "web", Power.ON, OWNER)
+        switch(site, Power.ON)
         site.settle()
         writes = site.writes()
-        site.driver.request_power(site.namespace, "web", Power.ON, OWNER)
+        switch(site, Power.ON)
         assert site.writes() == writes
-        site.driver.request_power(site.namespace, "web", Power.OFF, OWNER)
+        switch(site, Power.OFF)
         assert seen_vm(site).run_strategy == "Halted"
         eventually(site, lambda: seen_vm(site).power is Power.OFF)
 
