@@ -307,6 +307,16 @@ class FetchContract:
         with pytest.raises(RetryableError, match="took longer"):
             repo.fetch()
 
+    def test_a_lost_cache_is_filled_again_though_no_head_moved(self, remote: Remote) -> None:
+        remote.commit("main", {"a.yaml": b"1"})
+        repo = GitRepo(remote.config(), SimClock())
+        (blob,) = repo.fetch().desired.blobs
+        shutil.rmtree(remote.root / "cache")
+        with pytest.raises(RetryableError, match="GitCacheLost"):
+            repo.read([blob.id])
+        repo.fetch()
+        assert repo.read([blob.id]) == {blob.id: b"1"}
+
     @pytest.mark.parametrize("harm", ["gone", "objects", "lock", "half-made"])
     def test_the_cache_may_be_lost_at_any_moment(self, remote: Remote, harm: str) -> None:
         """`lock`: what a fetch that was killed leaves behind."""

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from suite_repo import Remote, RepoContract, SimClock
 
 from reconciler.gitrepo.repo import GitRepo
+from tests.contract.suite_repo import Remote, RepoContract, SimClock
 
 
 class TestLocal(RepoContract):

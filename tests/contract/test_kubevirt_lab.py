@@ -10,23 +10,20 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("suite_target")
-
-import target_site as want  # noqa: E402
-from suite_target import TargetContract  # noqa: E402
-from target_site import Json  # noqa: E402
-
-from reconciler.clock import SystemClock  # noqa: E402
-from reconciler.core.desired import Place, ProviderSpec  # noqa: E402
-from reconciler.core.model import ObjectRef, Secret  # noqa: E402
-from reconciler.drivers.kubevirt import session  # noqa: E402
-from reconciler.drivers.kubevirt.options import TargetSettings  # noqa: E402
-from reconciler.drivers.kubevirt.wake import Wake  # noqa: E402
-from reconciler.errors import RetryableError, TerminalError  # noqa: E402
-from reconciler.lab.clock import WallClock  # noqa: E402
-from reconciler.lab.cluster.site import Cluster  # noqa: E402
-from reconciler.lab.tls import LabCa  # noqa: E402
-from reconciler.ports import TargetDriver  # noqa: E402
+from reconciler.clock import SystemClock
+from reconciler.core.desired import Place, ProviderSpec
+from reconciler.core.model import ObjectRef, Secret
+from reconciler.drivers.kubevirt import session
+from reconciler.drivers.kubevirt.options import TargetSettings
+from reconciler.drivers.kubevirt.wake import Wake
+from reconciler.errors import RetryableError, TerminalError
+from reconciler.lab.clock import WallClock
+from reconciler.lab.cluster.site import Cluster
+from reconciler.lab.tls import LabCa
+from reconciler.ports import TargetDriver
+from tests.contract import target_site as want
+from tests.contract.suite_target import TargetContract
+from tests.contract.target_site import Json
 
 WORKER = """
 import sys, time

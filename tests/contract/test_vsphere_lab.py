@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from suite_source import PASSWORD, Site, SourceContract, assert_is_world, by_name, known
 
 from reconciler.clock import SystemClock
 from reconciler.core.desired import Place, ProviderSpec
@@ -21,6 +20,7 @@ from reconciler.lab.tls import LabCa
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.ports import SourceDriver
+from tests.contract.suite_source import PASSWORD, Site, SourceContract, assert_is_world, by_name, known
 
 PROVIDER = ObjectRef("openshift-mtv", "vcenter")
 USER = "administrator@vsphere.local"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from test_targetvm import source
 
 from reconciler.core.desired import InventoryRef, NetworkPair
 from reconciler.core.inventory import NamedItem, SourceNic
 from reconciler.core.networks import Unmapped, map_nics
+from tests.unit.core.test_targetvm import source
 
 NETWORKS = (NamedItem("network-1", "VM Network"), NamedItem("dvportgroup-2", "db", aliases=("dvportgroup-key-2",)))
 

@@ -283,11 +283,11 @@ def test_provider_settings_are_said_at_the_plan(line: str, key: str, blocking: b
     assert desired.providers[ObjectRef("openshift-mtv", "vc")].settings == {key: line.split(": ")[1]}
 
 
-def test_offload_blocks_the_plan_that_uses_the_map() -> None:
+def test_offload_blocks_at_the_map() -> None:
     store = STORE + "    offloadPlugin: {vsphereXcopyConfig: {secretRef: s, storageVendorProduct: ontap}}\n"
     desired = resolve(loaded(plan(), VCENTER, HOST, NET, store), "x")
     assert asked(desired.storage_maps[ObjectRef("openshift-mtv", "store")].unsupported) == {"spec.map[0].offloadPlugin": True}
-    assert asked(desired.plans[WAVE].unsupported) == {"StorageMap openshift-mtv/store spec.map[0].offloadPlugin": True}
+    assert desired.plans[WAVE].unsupported == ()
 
 
 def test_host_manifests_are_said() -> None:

@@ -96,6 +96,12 @@ def test_warnings_do_not_fail(tree: Path, capsys: pytest.CaptureFixture[str]) ->
     assert out.endswith("0 errors, 2 warnings\n")
 
 
+def test_offload_is_said_at_its_entry(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "store.yaml").write_text(STORE + "    offloadPlugin: {csiVolumeImport: {secretRef: s, storageVendorProduct: ontap}}\n")
+    assert run(tree, "text", False) == 0
+    assert "store.yaml:13:5: warning: StorageMap openshift-mtv/store spec.map[0].offloadPlugin: copy offload" in capsys.readouterr().out
+
+
 def test_unknown_fields_may_be_warnings(tree: Path) -> None:
     (tree / "plans" / "a,b.yaml").write_text(plan("fromTheFuture: 1\nvms: [{name: a}]\n"))
     assert (run(tree, "text", False), run(tree, "text", True)) == (1, 0)
