@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-import target_site as want
 
 from reconciler.core.copyspec import CopyResult, DiskProgress, DiskResult, progress_line, result_line
 from reconciler.core.model import Absent, Known, Mark, MarkState, Power, Watermark
 from reconciler.core.target import JobPhase, Owner, TargetVm, Volume
 from reconciler.errors import RetryableError, TerminalError
+from tests.contract import target_site as want
 from tests.contract.target_site import NEXT_RUN, OTHER_VM, OWNER, PASSWORD, TargetSite
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
