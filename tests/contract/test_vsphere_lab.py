@@ -17,6 +17,7 @@ from reconciler.drivers.vsphere.source import connect
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.lab.machines import Vm
 from reconciler.lab.tls import LabCa
+from reconciler.lab.vcenter.events import Events
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.ports import SourceDriver
@@ -310,7 +311,13 @@ def test_a_power_on_that_faded_from_the_history_is_not_proven_away(site: Site) -
     assert len({before, shown, faded}) == 3
 
 
-def test_a_history_longer_than_the_site_lists_proves_nothing(site: Site) -> None:
-    newest = site.world.history[-1]
-    site.world.history.extend(replace(newest, number=newest.number + n) for n in range(1, 1001))
-    assert known(site.driver.read_vm(site.vm)).epoch is None
+@pytest.mark.parametrize("oldest_first", [False, True])
+def test_the_newest_of_a_history_longer_than_one_answer_is_found(site: Site, oldest_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documents do not say which thousand events QueryEvents gives."""
+    last = site.world.history[-1]
+    more = [replace(last, number=last.number + n, at=last.at + timedelta(seconds=n)) for n in range(1, 1201)]
+    site.world.history.extend(more)
+    if oldest_first:
+        newest_first = Events.query
+        monkeypatch.setattr(Events, "query", lambda self, wanted: newest_first(self, wanted, 10_000)[:1000])
+    assert known(site.driver.read_vm(site.vm)).epoch == f"on:{more[-1].number}"

@@ -13,15 +13,12 @@ each power-on and at each change of settings, makes those two differ. Between a 
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from reconciler.drivers.vsphere.sdk import vim
 
-log = logging.getLogger(__name__)
-
 CHANGE_VERSION = "config.changeVersion"
-LISTED = 1000  # QueryEvents gives no more; which of a longer history it gives is not documented
+LISTED = 1000  # QueryEvents gives no more; whether the oldest or the newest of them is not documented, so we ask on from there
 WRITING_EVENTS = (
     "VmStartingEvent",
     "VmPoweredOnEvent",
@@ -41,19 +38,27 @@ WRITING_EVENTS = (
 )
 
 
-def read_epoch(content: Any, vm: Any, change_version: str) -> str | None:
-    """Ask after the power state was read, so that a power-on in between shows here. None: no proof can be had.
+def read_epoch(content: Any, vm: Any, change_version: str) -> str:
+    """Ask after the power state was read, so that a power-on in between shows here.
 
     Source: EventManager.QueryEvents; eventTypeId takes class names and the ids of EventEx alike.
     """
-    recursion = vim.event.EventFilterSpec.RecursionOption
-    wanted = vim.event.EventFilterSpec(
-        entity=vim.event.EventFilterSpec.ByEntity(entity=vm, recursion=recursion.self),
+    newest, since = None, None
+    while events := content.eventManager.QueryEvents(_writing_events(vm, since)):
+        last = max(events, key=lambda event: event.key)
+        if newest is not None and last.key <= newest.key:
+            break
+        newest, since = last, last.createdTime
+        if len(events) < LISTED:
+            break
+    return f"on:{newest.key}" if newest is not None else f"never:{change_version}"
+
+
+def _writing_events(vm: Any, since: Any) -> Any:
+    spec = vim.event.EventFilterSpec
+    return spec(
+        entity=spec.ByEntity(entity=vm, recursion=spec.RecursionOption.self),
+        time=spec.ByTime(beginTime=since) if since is not None else None,
         eventTypeId=list(WRITING_EVENTS),
         disableFullMessage=True,
     )
-    events = content.eventManager.QueryEvents(wanted)
-    if len(events) >= LISTED:
-        log.warning("power history too long to tell the newest", extra={"vm": str(vm)})
-        return None
-    return f"on:{max(event.key for event in events)}" if events else f"never:{change_version}"

@@ -56,7 +56,7 @@ class InventoryCache:
         log.debug("inventory read", extra={"site": self._session.site, "vms": len(vms), "converted": converted, "seconds": seconds})
         return Inventory(site, vms, places.networks(), places.storages(), places.hosts())
 
-    def convert_one(self, id_: str, properties: Properties, epoch: str | None) -> SourceVm:
+    def convert_one(self, id_: str, properties: Properties, epoch: str) -> SourceVm:
         """A VM from a direct read, joined with the places of the last bulk read, or of a new one if it is somewhere new."""
         with self._lock:
             if self._places is None or not self._all_known(properties):

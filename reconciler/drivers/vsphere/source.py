@@ -87,7 +87,7 @@ class VsphereSource:
         self._inventory.close()
         self._session.close()
 
-    def _read(self, content: Any, vm: VmRef) -> tuple[dict[str, Any], str | None] | None:
+    def _read(self, content: Any, vm: VmRef) -> tuple[dict[str, Any], str] | None:
         """Properties, then the epoch: a power-on that falls between the two shows in the epoch."""
         self._check_site(content, vm)
         reference = self._reference(vm)
