@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from reconciler.core.desired import Desired, Place, Problem, Severity, Unsupported
+from reconciler.core.desired import Desired, MigrationSpec, Place, PlanSpec, Problem, Severity, StorageMapSpec, Unsupported
 from reconciler.core.model import ObjectRef
 from reconciler.errors import UserError
 from reconciler.manifests.load import Document, Loaded, SourceFile, load, wants
@@ -96,13 +96,15 @@ def _read(file: Path, relative: str) -> SourceFile:
 
 def _not_implemented(loaded: Loaded, desired: Desired) -> Iterator[Problem]:
     """What is accepted but not done, as warnings at the field."""
-    documents = {(doc.kind, doc.ref): doc for doc in loaded.documents}
-    plans: dict[ObjectRef, tuple[Unsupported, ...]] = {ref: plan.unsupported for ref, plan in desired.plans.items()}
-    runs: dict[ObjectRef, tuple[Unsupported, ...]] = {ref: run.unsupported for ref, run in desired.migrations.items()}
-    for kind, specs in (("Plan", plans), ("Migration", runs)):
-        for ref, items in specs.items():
-            for item in items:
-                yield _warning(documents[(kind, ref)], item)
+    by_kind: dict[str, Mapping[ObjectRef, PlanSpec] | Mapping[ObjectRef, StorageMapSpec] | Mapping[ObjectRef, MigrationSpec]] = {
+        "Plan": desired.plans,
+        "StorageMap": desired.storage_maps,
+        "Migration": desired.migrations,
+    }
+    for doc in loaded.documents:
+        spec = by_kind[doc.kind].get(doc.ref) if doc.kind in by_kind else None
+        for item in spec.unsupported if spec else ():
+            yield _warning(doc, item)
 
 
 def _warning(doc: Document, item: Unsupported) -> Problem:

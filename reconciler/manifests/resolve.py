@@ -226,16 +226,13 @@ def _hooks(tree: _Tree, doc: Document) -> Iterator[Problem]:
 
 
 def _plan_unsupported(tree: _Tree, spec: PlanSpec) -> Iterator[Unsupported]:
-    """What the provider and the storage map bring in."""
+    """What the source provider brings in. The storage map has its own list, which counts for every plan that uses it."""
     source: ProviderSpec | None = tree.of("Provider").get(spec.source) if spec.source else None
     if source:
         model: Any = tree.documents["Provider"][source.ref].model
         yield from unsupported.of_source(source.platform, skip_conversion=spec.skip_conversion, has_hosts=source.ref in tree.hosts)
         for one in unsupported.of_provider(model.spec):
             yield replace(one, field=f"Provider {source.ref} {one.field}")
-    storage: StorageMapSpec | None = tree.of("StorageMap").get(spec.storage_map) if spec.storage_map else None
-    for one in storage.unsupported if storage else ():
-        yield replace(one, field=f"StorageMap {storage.ref} {one.field}" if storage else one.field)
 
 
 def _join_migration(tree: _Tree, doc: Document, spec: MigrationSpec) -> Iterator[Problem | Unsupported]:
