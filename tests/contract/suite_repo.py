@@ -661,6 +661,17 @@ class LeaseContract:
         repo.release_lease()
         assert remote.git("log", "-1", "--format=%s", LEASE).decode().startswith("lease held by b until")
 
+    def test_a_sleeper_does_not_release_what_another_took(self, remote: Remote) -> None:
+        clock = SimClock()
+        sleeper = held(remote, SimClock())
+        other = GitRepo(remote.config("cache-b", "b"), clock)
+        assert not other.hold_lease()
+        clock.advance(TTL_S)
+        assert other.hold_lease()
+        taken = remote.head(LEASE)
+        sleeper.release_lease()
+        assert remote.head(LEASE) == taken
+
     @pytest.mark.parametrize(("late_s", "free"), [(600, False), (601, True)])
     def test_taken_when_the_written_end_passed_ten_minutes_ago(self, remote: Remote, late_s: float, free: bool) -> None:
         """Safety 17: a cron run died; each later run is a new process that has seen nothing."""
@@ -707,6 +718,17 @@ class LeaseContract:
         assert repo.hold_lease()
         assert repo.lease_age_s() == 2
         assert remote.count(LEASE) == 2
+
+    def test_the_same_commit_pushed_twice_is_as_old_as_its_first_push(self, remote: Remote) -> None:
+        """Within one second the second try is the same commit, and nobody knows which push put it there."""
+        clock = SimClock()
+        repo = GitRepo(remote.config(), clock)
+        remote.script("R push")
+        with pytest.raises(RetryableError):
+            repo.hold_lease()
+        clock.advance(0.5)
+        assert repo.hold_lease()
+        assert repo.lease_age_s() == 0.5
 
     def test_remote_away_for_less_than_a_ttl_loses_nothing(self, remote: Remote) -> None:
         clock = SimClock()
