@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -141,24 +140,6 @@ def test_libraries_are_not_heard_below_warning(out: io.StringIO) -> None:
     logging.getLogger("kubernetes.client.rest").debug("response body: secret")
     logging.getLogger("urllib3").warning("retrying")
     assert [line["message"] for line in lines(out)] == ["retrying"]
-
-
-def test_threads_have_their_own_fields(out: io.StringIO) -> None:
-    log.configure("json", "info", out)
-    both = threading.Barrier(2)
-
-    def work(vm: str) -> None:
-        with log.fields(vm=vm):
-            both.wait(timeout=5)
-            logger.info("working")
-            both.wait(timeout=5)
-
-    workers = [threading.Thread(target=work, args=(vm,)) for vm in ("a", "b")]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert sorted(str(line["vm"]) for line in lines(out)) == ["a", "b"]
 
 
 def test_configure_twice_speaks_once_and_refuses_what_it_does_not_know(out: io.StringIO) -> None:

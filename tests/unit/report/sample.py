@@ -67,7 +67,22 @@ def frozen(name: str, disks: int, capacity: int = 40 * GIB) -> FrozenVm:
             )
             for i in range(disks)
         ),
-        vm=TargetVmSpec("shop", name, 1, 2, 4 * GIB, "efi", False, False, "u", "s", (), (), owner, name),
+        vm=TargetVmSpec(
+            namespace="shop",
+            name=name,
+            cpu_sockets=1,
+            cpu_cores=2,
+            memory_bytes=4 * GIB,
+            firmware="efi",
+            secure_boot=False,
+            tpm=False,
+            uuid="u",
+            serial="s",
+            disks=(),
+            nics=(),
+            owner=owner,
+            source_name=name,
+        ),
         want_power=Power.ON,
         placement=Placement(),
         verify=Verify.READBACK,
