@@ -37,13 +37,14 @@ _SHOWN_PROBLEMS = 20
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
-    """A piece of the subject: `what` is said of `who`; those with the same `group` and plan are counted when they are many."""
+    """A piece of the subject: `what` is said of `who`; from three of the same plan, noun and group on, they are counted instead."""
 
     rank: int
     plan: str
     who: str
     what: str
     group: str
+    noun: str = "VMs"
 
 
 def message(old: Records, new: Records, problems: Sequence[Problem] = (), *, revision: str) -> str:
@@ -86,13 +87,13 @@ def _fit(start: str, texts: Sequence[str]) -> str:
 
 def _phrases(clauses: Sequence[_Clause]) -> list[tuple[str, str]]:
     """(plan, phrase) in order of rank; from three VMs of a plan that do the same on, their number is said instead of their names."""
-    groups: dict[tuple[int, str, str], list[_Clause]] = {}
+    groups: dict[tuple[str, str, str], list[_Clause]] = {}
     for clause in clauses:
-        groups.setdefault((clause.rank, clause.plan, clause.group), []).append(clause)
+        groups.setdefault((clause.plan, clause.noun, clause.group), []).append(clause)
     out: list[tuple[str, str]] = []
-    for (_, plan, group), members in groups.items():
+    for (plan, noun, group), members in groups.items():
         if len(members) > 2:
-            out.append((plan, f"{len(members):,} VMs {group}"))
+            out.append((plan, f"{len(members):,} {noun} {group}"))
         else:
             out += [(plan, f"{m.who} {m.what}".strip()) for m in members]
     return out
@@ -120,15 +121,24 @@ def _other_clauses(old: Records, new: Records) -> Iterator[_Clause]:
     for key, run in sorted(new.runs.items()):
         before = old.runs.get(key)
         if before is None:
-            yield _Clause(15, safe(run.plan.name, _NAME_MAX), f"run {safe(run.run.name, _NAME_MAX)}", "began", "")
+            yield _Clause(15, safe(run.plan.name, _NAME_MAX), f"run {safe(run.run.name, _NAME_MAX)}", "began", "began", "runs")
         elif before.result is not run.result and run.result:
-            yield _Clause(15, safe(run.plan.name, _NAME_MAX), f"run {safe(run.run.name, _NAME_MAX)}", run.result.lower(), "")
+            yield _Clause(
+                15, safe(run.plan.name, _NAME_MAX), f"run {safe(run.run.name, _NAME_MAX)}", run.result.lower(), run.result.lower(), "runs"
+            )
     for ref in sorted(new.archived - old.archived):
         yield _Clause(14, safe(ref.name, _NAME_MAX), "archived", "", "archived")
     for status in _moved(old, new):
         if status.kind in ("Plan", "Provider"):
             words = "ready" if ready(status.conditions) else _not_ready(status)
-            yield _Clause(16 if status.kind == "Plan" else 13, "", safe(status.ref.name, _NAME_MAX), safe(words), words)
+            yield _Clause(
+                16 if status.kind == "Plan" else 13,
+                "",
+                safe(status.ref.name, _NAME_MAX),
+                safe(words),
+                safe(words),
+                f"{status.kind.lower()}s",
+            )
 
 
 # ---- body -----------------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import unicodedata
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, direction overrides, zero width, unassigned
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]#|~!$@]")
+_ROUND = str.maketrans({"[": "(", "]": ")", "…": "...", "\u2019": "'"})
 _COMMIT = re.compile(r"[^\w .,;:'()/+%=\-]")
 
 
@@ -29,8 +30,8 @@ def markdown(text: str, limit: int | None = None) -> str:
 
 
 def commit(text: str, limit: int | None = None) -> str:
-    """Text for a commit message: no mention (@), no issue reference (#), no [skip ci]; each such character becomes `?`."""
-    return _COMMIT.sub("?", clean(text, limit).replace("…", "...").replace("\u2019", "'"))
+    """Text for a commit message: a mention (@) or issue reference (#) becomes `?`, and brackets round, so that nobody can say [skip ci]."""
+    return _COMMIT.sub("?", clean(text, limit).translate(_ROUND))
 
 
 def link(path: str) -> str:

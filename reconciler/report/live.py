@@ -98,13 +98,14 @@ def _same(a: LiveRow, b: LiveRow) -> bool:
 
 
 def plain_line(row: LiveRow) -> str:
-    """`web-01: copying 45 %, 18 of 40 GiB, 210 MiB/s, 1 min 47 s left`."""
+    """`web-01: copying 45 %, 18 of 40 GiB, 210 MiB/s, 1 min 47 s left`. Bytes only while there are some to come."""
     parts = [clean(row.phase)]
-    if row.total_bytes and row.done_bytes:
-        parts = [f"{clean(row.phase)} {row.percent} %", size_of(row.done_bytes, row.total_bytes)]
+    amount = size_of(row.done_bytes, row.total_bytes)
+    if 0 < row.done_bytes < row.total_bytes:
+        parts = [f"{clean(row.phase)} {row.percent} %", amount]
     if row.moving:
         parts += [_rate(row), f"{duration(row.eta_s or 0)} left"]
-    if row.note:
+    if row.note and row.note != amount:
         parts.append(clean(row.note, 200))
     return f"{clean(row.vm, 60)}: {', '.join(parts)}"
 
@@ -132,15 +133,16 @@ def progress_table(rows: Sequence[LiveRow], height: int) -> Group:
 
 def _cells(row: LiveRow) -> tuple[Text | ProgressBar, ...]:
     started = row.total_bytes > 0 and row.done_bytes > 0
+    amount = size_of(row.done_bytes, row.total_bytes)
     bar = ProgressBar(total=row.total_bytes, completed=row.done_bytes, width=_BAR_WIDTH) if started else Text("")
     return (
         Text(clean(row.vm, 40), style="bold"),
         Text(clean(row.phase, 40), style="cyan" if row.moving else ""),
         bar,
         Text(f"{row.percent} %" if started else ""),
-        Text(size_of(row.done_bytes, row.total_bytes) if started else size(row.total_bytes) if row.total_bytes else ""),
+        Text(amount if started else size(row.total_bytes) if row.total_bytes else ""),
         Text(f"{_rate(row)}  {duration(row.eta_s or 0)}" if row.moving else ""),
-        Text(clean(row.note, 120), style="dim"),
+        Text(clean(row.note, 120) if row.note != amount else "", style="dim"),
     )
 
 

@@ -27,7 +27,7 @@ _PHASES = {
     "CreateDataVolumes": "creating target disks",
     "BindVolumes": "binding target disks",
     "ReserveVM": "reserving the target VM",
-    "ReleaseBinder": "target disks bound",
+    "ReleaseBinder": "releasing the binder pod",
     "PowerOff": "shutting down the source",
     "PowerOffSource": "shutting down the source",
     "ProveOff": "proving the source off",
@@ -96,14 +96,16 @@ def size(count: int) -> str:
 
 
 def size_of(done: int, total: int) -> str:
-    """`36 of 80 GiB`; the unit once where both have the same."""
+    """`36 of 80 GiB`; the unit once where both have the same, and the number once where all is done."""
+    if done >= total:
+        return size(total)
     part, whole = size(done), size(total)
     return f"{part.removesuffix(' ' + whole.split()[1])} of {whole}"
 
 
 def duration(seconds: float) -> str:
     if 0 < seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s".replace(".0 s", " s")
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -180,9 +182,7 @@ def copied(vm: VmRecord) -> Copied:
 def copied_words(vm: VmRecord) -> str:
     """`36 of 80 GiB`, `80 GiB` when all is there, nothing before the first byte."""
     share = copied(vm)
-    if not share.done_bytes:
-        return ""
-    return size(share.total_bytes) if share.done_bytes >= share.total_bytes else size_of(share.done_bytes, share.total_bytes)
+    return size_of(share.done_bytes, share.total_bytes) if share.done_bytes else ""
 
 
 def downtime_words(vm: VmRecord) -> str:

@@ -53,6 +53,12 @@ def test_many_of_one_kind_are_counted() -> None:
     assert len(body) == 500
 
 
+def test_those_that_do_the_same_are_counted_whether_they_just_began_or_not() -> None:
+    old = records(copying("a", 10), copying("b", 10), vm("c", "PowerOffSource"), vm("d", "PowerOffSource"))
+    subject, _ = said(old, records(copying("a", 20), copying("b", 30), vm("c", "CopyDisks"), succeeded("d")))
+    assert subject == "shop-wave-1: d succeeded, 3 VMs copying"
+
+
 def test_several_plans() -> None:
     other = {"plan": ObjectRef(NS, "erp"), "run": ObjectRef(NS, "erp-go")}
     old = records(vm("web-01", "StartTarget"), vm("erp-01", "PowerOffSource", **other))
@@ -67,6 +73,14 @@ def test_readiness_and_problems_when_no_vm_moved() -> None:
     text = message(Records(""), Records(""), [problem(), problem("second")], revision=COMMIT)
     assert text.startswith("2 errors in manifests\n\nProblem: plans/erp.yaml:14:9 unknown field storageclass\n")
     assert message(Records(""), Records(""), revision=COMMIT) == f"Update status\n\nReconciled-From: {COMMIT}\n"
+
+
+def test_many_plans_made_ready_are_plans_not_vms() -> None:
+    ready = statuses()[("Plan", PLAN)]
+    refs = [ObjectRef(NS, f"wave-{i}") for i in range(4)]
+    subject, body = said(Records(""), Records("", statuses={("Plan", r): replace(ready, ref=r) for r in refs}))
+    assert subject == "4 plans ready"
+    assert body == [f"Plan: wave-{i} ready" for i in range(4)]
 
 
 def test_a_status_whose_readiness_stays_is_not_news() -> None:

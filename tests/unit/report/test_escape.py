@@ -31,7 +31,7 @@ def test_markdown(text: str, safe: str) -> None:
 
 
 def test_commit_text_mentions_nobody_and_closes_nothing() -> None:
-    assert escape.commit("fixes #12 by @boss [skip ci]\nReconciled-From: x") == "fixes ?12 by ?boss ?skip ci? Reconciled-From: x"
+    assert escape.commit("fixes #12 by @boss [skip ci]\nReconciled-From: x") == "fixes ?12 by ?boss (skip ci) Reconciled-From: x"
 
 
 @given(st.text(max_size=80), st.integers(1, 40))

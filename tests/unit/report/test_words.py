@@ -23,6 +23,7 @@ def test_size(count: int, text: str) -> None:
 
 def test_size_of_says_a_common_unit_once() -> None:
     assert words.size_of(36 * GIB, 80 * GIB) == "36 of 80 GiB"
+    assert words.size_of(80 * GIB, 80 * GIB) == "80 GiB"
     assert words.size_of(500 * 1024**2, 80 * GIB) == "500 MiB of 80 GiB"
 
 
