@@ -522,6 +522,13 @@ class PublishContract:
         assert repo.lease_age_s() is None
         assert remote.head(STATUS) == base
 
+    def test_a_lease_that_was_too_old_when_its_reply_came_allows_nothing(self, remote: Remote) -> None:
+        remote.before("push", "sleep 0.6")
+        repo = GitRepo(replace(remote.config(), lease_ttl_s=0.3), SystemClock())
+        with pytest.raises(LeaseLost):
+            repo.publish({"a": b"1"}, "one", "")
+        assert remote.head(STATUS) == ""
+
     def test_five_hundred_files_are_one_commit(self, remote: Remote) -> None:
         repo = held(remote, SimClock())
         base = repo.publish({f"status/{n % 50}/{n}.yaml": b"%d" % n for n in range(10_000)}, "many", "")
