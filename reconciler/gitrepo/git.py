@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _SETTINGS = {
     "core.hooksPath": os.devnull,
     "core.fsmonitor": "false",
-    "core.filesRefLockTimeout": "2000",  # milliseconds; another process on the same cache is waited for, a stale lock is not
+    "core.filesRefLockTimeout": "1000",  # milliseconds; another process on the same cache is waited for, a stale lock is not
     "core.askPass": "",
     "http.sslVerify": "true",
     "http.lowSpeedLimit": "1",  # bytes a second: a silent server is given up on, a slow one is not

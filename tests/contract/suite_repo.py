@@ -32,7 +32,7 @@ REAL_GIT = shutil.which("git") or "git"
 SECRET = "s3cr3t-forge-token"
 
 _WRAPPER = """#!/bin/sh
-here=$(dirname "$0")
+here=${0%/*}
 printf '%s\\n' "$*" >> "$here/log"
 if [ -x "$here/before-$1" ]; then "$here/before-$1"; fi
 if [ -s "$here/script" ]; then
