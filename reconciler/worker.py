@@ -92,7 +92,7 @@ def run(spec: CopySpec) -> int:
 
 def _open(disk: CopyDisk, spec: CopySpec, auth: FileAuth, job: Job, bell: threading.Event) -> DiskCopy:
     reader = _reader(disk, spec, auth, job.clock)
-    writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block)
+    writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block, proven_bytes=disk.resume_bytes)
     try:
         return DiskCopy(disk, reader, writer, job, bell)
     except BaseException:

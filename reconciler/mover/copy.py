@@ -37,13 +37,10 @@ class Job:
 class DiskCopy:
     """Takes over reader and writer; `close` closes both. `bell` wakes its flusher.
 
-    Errors: TerminalError TargetChanged for a proven prefix that is not there.
+    Errors: TerminalError SpecInvalid for a watermark outside the disk.
     """
 
     def __init__(self, disk: CopyDisk, reader: DiskReader, writer: DiskWriter, job: Job, bell: threading.Event) -> None:
-        if disk.resume_bytes and writer.fresh:
-            text = f"{disk.label}: {disk.resume_bytes} bytes were proven on {disk.target}, but the file is gone; copy from the start"
-            raise TerminalError("TargetChanged", text)
         if not 0 <= disk.resume_bytes <= disk.capacity_bytes:
             raise TerminalError("SpecInvalid", f"{disk.label}: resume at {disk.resume_bytes} is outside the disk")
         self.disk, self.reader, self.writer, self.job, self.bell = disk, reader, writer, job, bell

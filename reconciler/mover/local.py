@@ -25,23 +25,31 @@ log = logging.getLogger(__name__)
 
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _BLKZEROOUT = 0x127F  # linux/fs.h: _IO(0x12, 127), argument uint64_t[2] {start, length}
+_SAFE = os.O_CLOEXEC | os.O_NOFOLLOW  # a link inside a volume is somebody else's idea
 _PAGE = 4096  # satisfies O_DIRECT and BLKZEROOUT on 512 and 4096 byte sectors alike
 _ZEROES = memoryview(bytes(1 << 20))
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def open_target(path: Path, capacity_bytes: int, *, block: bool) -> LocalWriter:
-    """Open `path` for writing `capacity_bytes`, creating the file (not a device) if it is missing.
+def open_target(path: Path, capacity_bytes: int, *, block: bool, proven_bytes: int = 0) -> LocalWriter:
+    """Open `path` for writing `capacity_bytes`, creating the file (not a device) if it is missing and nothing in it was proven.
 
-    Errors: TerminalError TargetMissing, TargetTooSmall, TargetForbidden, TargetFull; RetryableError TargetBusy, TargetIo.
+    Errors: TerminalError TargetMissing, TargetChanged (the proven bytes are not there), TargetTooSmall, TargetForbidden, TargetFull;
+    RetryableError TargetBusy, TargetIo.
     """
     try:
-        fd, fresh = (os.open(path, os.O_RDWR | os.O_CLOEXEC), False) if block else _open_file(path)
+        fd, fresh = _open_file(path) if not block and not proven_bytes else (os.open(path, os.O_RDWR | _SAFE), False)
+    except FileNotFoundError as err:
+        if proven_bytes and not block:
+            raise _changed(path, proven_bytes) from err
+        raise _fault(err, path, "open") from err
     except OSError as err:
         raise _fault(err, path, "open") from err
     try:
         _lock(fd, path)
+        if os.lseek(fd, 0, os.SEEK_END) < proven_bytes:
+            raise _changed(path, proven_bytes)
         _size(fd, path, capacity_bytes, block=block, fresh=fresh)
         return LocalWriter(path, fd, block=block, fresh=fresh)
     except BaseException:
@@ -155,11 +163,10 @@ class LocalWriter:
 
 def _open_file(path: Path) -> tuple[int, bool]:
     """O_EXCL tells us whether it was us: a file left by an earlier, dead attempt is never fresh."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o660)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, 0o660)
     except FileExistsError:
-        return os.open(path, flags), False
+        return os.open(path, os.O_RDWR | _SAFE), False
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)  # a power cut must not take the name of a file whose bytes we call flushed
@@ -238,6 +245,10 @@ def _libc() -> ctypes.CDLL:
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> int:
     """0 or an errno. The os module has posix_fallocate only, which takes no mode."""
     return 0 if _libc().fallocate(fd, mode, offset, length) == 0 else ctypes.get_errno()
+
+
+def _changed(path: Path, proven_bytes: int) -> TerminalError:
+    return TerminalError("TargetChanged", f"{path}: {proven_bytes} bytes were proven, but they are not there any more; copy from the start")
 
 
 def _fault(err: OSError, path: Path, doing: str) -> ReconcilerError:

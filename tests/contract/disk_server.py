@@ -34,7 +34,6 @@ class DiskServer:
         self.says_total: int | None = None
         self.says_range: str | None = None
         self.extra_body = 0
-        self.connections = self.open_now = self.open_most = 0
         self.delay_s = 0.0
         self.released = threading.Event()
         self.lock = threading.Lock()
@@ -80,16 +79,6 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         self.request.settimeout(20)
         super().setup()
-        site = self.server.site
-        with site.lock:
-            site.connections += 1
-            site.open_now += 1
-            site.open_most = max(site.open_most, site.open_now)
-
-    def finish(self) -> None:
-        with self.server.site.lock:
-            self.server.site.open_now -= 1
-        super().finish()
 
     def handle(self) -> None:
         try:
