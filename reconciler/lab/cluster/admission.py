@@ -14,7 +14,7 @@ from reconciler.lab.cluster.failures import ApiError, forbidden, invalid
 from reconciler.lab.cluster.kinds import CONFIG_MAP, JOB, POD, PV, PVC, SECRET, STORAGE_CLASS, VM, Kind
 from reconciler.lab.cluster.quantity import parse
 from reconciler.lab.cluster.store import Store, clone
-from reconciler.lab.cluster.vmwebhook import check_vm
+from reconciler.lab.cluster.vmwebhook import check_instance_type, check_vm
 
 Json = dict[str, Any]
 _SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
@@ -57,6 +57,7 @@ def check_create(kind: Kind, obj: Json, store: Store) -> None:
         _check_job(obj)
     elif kind is VM:
         check_vm(obj)
+        check_instance_type(obj, store)
     elif kind is STORAGE_CLASS and not obj.get("provisioner"):
         raise invalid(kind, obj["metadata"]["name"], ("provisioner", "Required value"))
     elif kind in (SECRET, CONFIG_MAP) and len(json.dumps(obj.get("data") or {})) > 1 << 20:

@@ -33,6 +33,7 @@ class Kind:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resource", f"{self.plural}.{self.group}" if self.group else self.plural)
+        object.__setattr__(self, "generation", self.generation or self.custom)
         object.__setattr__(self, "api_version", f"{self.group}/{self.version}" if self.group else self.version)
 
 
@@ -85,9 +86,9 @@ RBAC = tuple(
         ("clusterrolebindings", "ClusterRoleBinding", False),
     )
 )
-VM = Kind(KUBEVIRT, "v1", "virtualmachines", "VirtualMachine", True, ("vm", "vms"), ("status",), custom=True, generation=True)
-VMI = Kind(KUBEVIRT, "v1", "virtualmachineinstances", "VirtualMachineInstance", True, ("vmi", "vmis"), (), custom=True, generation=True)
-KUBEVIRT_CR = Kind(KUBEVIRT, "v1", "kubevirts", "KubeVirt", True, ("kv", "kvs"), ("status",), custom=True, generation=True)
+VM = Kind(KUBEVIRT, "v1", "virtualmachines", "VirtualMachine", True, ("vm", "vms"), ("status",), custom=True)
+VMI = Kind(KUBEVIRT, "v1", "virtualmachineinstances", "VirtualMachineInstance", True, ("vmi", "vmis"), (), custom=True)
+KUBEVIRT_CR = Kind(KUBEVIRT, "v1", "kubevirts", "KubeVirt", True, ("kv", "kvs"), ("status",), custom=True)
 CLUSTER_INSTANCETYPE = Kind(
     "instancetype.kubevirt.io", "v1beta1", "virtualmachineclusterinstancetypes", "VirtualMachineClusterInstancetype", False, custom=True
 )
@@ -96,8 +97,8 @@ CLUSTER_PREFERENCE = Kind(
     "instancetype.kubevirt.io", "v1beta1", "virtualmachineclusterpreferences", "VirtualMachineClusterPreference", False, custom=True
 )
 PREFERENCE = Kind("instancetype.kubevirt.io", "v1beta1", "virtualmachinepreferences", "VirtualMachinePreference", custom=True)
-STORAGE_PROFILE = Kind(CDI, "v1beta1", "storageprofiles", "StorageProfile", False, subresources=("status",), custom=True, generation=True)
-CDI_CONFIG = Kind(CDI, "v1beta1", "cdiconfigs", "CDIConfig", False, custom=True, generation=True)
+STORAGE_PROFILE = Kind(CDI, "v1beta1", "storageprofiles", "StorageProfile", False, subresources=("status",), custom=True)
+CDI_CONFIG = Kind(CDI, "v1beta1", "cdiconfigs", "CDIConfig", False, custom=True)
 NAD = Kind("k8s.cni.cncf.io", "v1", "network-attachment-definitions", "NetworkAttachmentDefinition", True, ("net-attach-def",), custom=True)
 
 KINDS: tuple[Kind, ...] = (

@@ -211,6 +211,8 @@ class Kubelets:
             running.process.terminate()
         if now >= running.kill_at:
             running.process.kill()
+            if (code := running.process.poll()) is not None:
+                self._ended(pod, running, code)
 
     def _ended(self, pod: Json, running: Running, code: int) -> None:
         exit_code = 128 - code if code < 0 else code

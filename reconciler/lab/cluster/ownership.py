@@ -15,6 +15,7 @@ from reconciler.lab.cluster.listkeys import SET, atomic_map, item_key, list_keys
 from reconciler.lab.cluster.store import clone
 
 Json = dict[str, Any]
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +107,12 @@ def apply(live: Json | None, body: Json, writer: Writer, force: bool, custom: bo
         _write(created, owned)
         return created
     have, owned = leaves(live, custom), _read(live)
-    differs = {path for path, value in wanted.items() if path not in have or have[path] != value}
+    merged: Json = _merge(clone(live), body, "", custom, in_metadata=False)
+    will = leaves(merged, custom)
+    differs = {path for path in wanted if will.get(path, _ABSENT) != have.get(path, _ABSENT)}
     others = [o for o in owned if o.id != writer.id and o.id[2] == ""]
     if not force:
         _refuse_conflicts([(o, sorted(o.paths & differs)) for o in others if o.paths & differs])
-    merged = _merge(clone(live), body, "", custom, in_metadata=False)
     mine: set[Path] = next((o.paths for o in owned if o.id == writer.id), set())
     for other in others:
         other.paths -= differs

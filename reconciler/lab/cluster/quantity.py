@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Any
 
 _BINARY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50, "Ei": 1 << 60}
 _DECIMAL = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1)} | {
@@ -34,3 +35,8 @@ def render(value: Fraction) -> str:
         if whole and whole % unit == 0:
             return f"{whole // unit}{suffix}"
     return str(whole)
+
+
+def storage_of(claim: dict[str, Any]) -> str:
+    """The size that a PersistentVolumeClaim asks for; "0" when it names none, which only an arranged object can."""
+    return str(((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage", "0"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from reconciler.lab.cluster.failures import forbidden
 from reconciler.lab.cluster.kinds import JOB, KINDS, POD, PVC, QUOTA, Kind
-from reconciler.lab.cluster.quantity import parse, render
+from reconciler.lab.cluster.quantity import parse, render, storage_of
 from reconciler.lab.cluster.store import Store, clone
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ def usage_of(kind: Kind, obj: Json) -> dict[str, Fraction]:
     if not kind.group and kind.plural in _COUNTED:
         used[kind.plural] = Fraction(1)
     if kind is PVC:
-        size = parse(obj["spec"]["resources"]["requests"]["storage"])
+        size = parse(storage_of(obj))
         name = obj["spec"].get("storageClassName") or ""
         used |= {"requests.storage": size, f"{name}{_CLASS}requests.storage": size, f"{name}{_CLASS}persistentvolumeclaims": Fraction(1)}
     elif kind is POD:

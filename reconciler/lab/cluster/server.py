@@ -43,7 +43,7 @@ class ApiServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._open: set[ssl.SSLSocket] = set()
         self._guard = threading.Lock()
         self.stopping = threading.Event()
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, name="lab-cluster-accept")
+        self._thread = threading.Thread(target=self._accept, name="lab-cluster-accept")
 
     def get_request(self) -> tuple[Any, Any]:
         raw, address = self.socket.accept()
@@ -62,13 +62,22 @@ class ApiServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("connection ended", exc_info=True)
 
+    def _accept(self) -> None:
+        """Instead of serve_forever: it ends at once when the socket is shut, and polls for nothing."""
+        while not self.stopping.is_set():
+            try:
+                request, address = self.get_request()
+            except OSError:
+                continue
+            self.process_request(request, address)
+
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
         self.stopping.set()
+        _sever(self.socket)
         if self._thread.is_alive():
-            self.shutdown()
             self._thread.join()
         with self._guard:
             left = list(self._open)
@@ -128,7 +137,7 @@ class _Exchange(BaseHTTPRequestHandler):
                 raise unavailable()
             if letter == "B":
                 raise too_many_requests(1)
-            if letter == "E" or not (path in _OPEN_PATHS or self._known()):
+            if letter == "E" or not (path.rstrip("/") in _OPEN_PATHS or self._known()):
                 raise unauthorized()
             headers = {name.lower(): value for name, value in self.headers.items()}
             return endpoints.answer(Request(self.command, self.path, headers, body, letter == "S", self._gone))

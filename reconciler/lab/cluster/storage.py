@@ -14,7 +14,7 @@ from typing import Any
 from reconciler.lab.cluster.deletion import DeleteOptions, delete
 from reconciler.lab.cluster.events import Recorder
 from reconciler.lab.cluster.kinds import PV, PVC, STORAGE_CLASS
-from reconciler.lab.cluster.quantity import parse
+from reconciler.lab.cluster.quantity import parse, storage_of
 from reconciler.lab.cluster.store import Store, clone
 
 Json = dict[str, Any]
@@ -83,7 +83,7 @@ class Volumes:
     def _create(self, claim: Json, storage_class: Json) -> Json:
         meta, spec = claim["metadata"], claim["spec"]
         name = f"pvc-{meta['uid']}"
-        size = spec["resources"]["requests"]["storage"]
+        size = storage_of(claim)
         path = self._root / name
         if spec["volumeMode"] == "Block":
             with path.open("wb") as file:
@@ -103,7 +103,7 @@ class Volumes:
             },
             "spec": {
                 "capacity": {"storage": size},
-                "accessModes": list(spec["accessModes"]),
+                "accessModes": list(spec.get("accessModes") or ["ReadWriteOnce"]),
                 "volumeMode": spec["volumeMode"],
                 "storageClassName": spec["storageClassName"],
                 "persistentVolumeReclaimPolicy": storage_class["reclaimPolicy"],
@@ -129,7 +129,7 @@ class Volumes:
         self._events.record(claim, "Normal", "ProvisioningSucceeded", message, volume["spec"]["csi"]["driver"])
 
     def _resize(self, claim: Json) -> None:
-        wanted = claim["spec"]["resources"]["requests"]["storage"]
+        wanted = storage_of(claim)
         if parse(wanted) <= parse((claim["status"].get("capacity") or {}).get("storage", wanted)):
             return
         volume = self._store.get(PV, "", claim["spec"].get("volumeName") or "")

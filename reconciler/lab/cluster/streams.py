@@ -92,15 +92,17 @@ def _wait(store: Store, kind: Kind, rv: int, seconds: float) -> tuple[list[Chang
 
 
 def follow_log(path: Path, offset: int, running: Callable[[], bool], gone: Callable[[], bool]) -> Iterator[bytes]:
-    """From `offset` until the container has ended and everything is sent."""
-    while not gone():
-        alive = running()
-        if path.exists():
-            with path.open("rb") as log:
-                log.seek(offset)
-                while chunk := log.read(1 << 16):
-                    offset += len(chunk)
-                    yield chunk
-        if not alive:
+    """From `offset` until the container has ended and everything is sent. The file is held open: its pod may be removed meanwhile."""
+    while not path.exists():
+        if gone() or not running():
             return
         time.sleep(_LOG_EVERY_S)
+    with path.open("rb") as log:
+        log.seek(offset)
+        while not gone():
+            alive = running()
+            while chunk := log.read(1 << 16):
+                yield chunk
+            if not alive:
+                return
+            time.sleep(_LOG_EVERY_S)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from reconciler.lab.cluster.failures import ApiError
+from reconciler.lab.cluster.kinds import CLUSTER_INSTANCETYPE, INSTANCETYPE
+from reconciler.lab.cluster.store import Store
 
 Json = dict[str, Any]
 RUN_STRATEGIES = ("Always", "Halted", "Manual", "RerunOnFailure", "Once", "WaitAsReceiver")
@@ -27,6 +29,20 @@ def check_vm(vm: Json) -> None:
             "causes": [{"reason": "FieldValueInvalid", "message": message, "field": field} for field, message in causes],
         }
         raise ApiError(422, "Invalid", f'admission webhook "virtualmachine-validator.kubevirt.io" denied the request: {text}', details)
+
+
+def check_instance_type(vm: Json, store: Store) -> None:
+    """Errors: 422 when the instance type that the machine names is not there."""
+    wanted = vm["spec"].get("instancetype") or {}
+    if not wanted.get("name"):
+        return
+    clustered = "cluster" in str(wanted.get("kind", CLUSTER_INSTANCETYPE.kind)).lower()
+    kind = CLUSTER_INSTANCETYPE if clustered else INSTANCETYPE
+    namespace = "" if clustered else vm["metadata"]["namespace"]
+    if store.get(kind, namespace, wanted["name"]) is None:
+        why = f'{kind.resource} "{wanted["name"]}" not found'
+        message = f'admission webhook "virtualmachine-validator.kubevirt.io" denied the request: Failure to find instancetype: {why}'
+        raise ApiError(422, "Invalid", message)
 
 
 def _causes(spec: Json) -> Iterator[tuple[str, str]]:
