@@ -52,7 +52,7 @@ class TargetSite(Protocol):
     immediate_class: str
     waiting_class: str  # WaitForFirstConsumer
 
-    def connect(self, page_size: int) -> TargetDriver:
+    def connect(self, *, page_size: int = 500, timeout_s: float = 10.0) -> TargetDriver:
         """Another driver to the same cluster; the site closes it."""
         ...
 

@@ -48,21 +48,21 @@ class LabTarget:
         self.cluster.start()
         self.faults = self.cluster.faults
         self._drivers: list[TargetDriver] = []
-        self.driver = self.connect(500)
+        self.driver = self.connect()
         self.namespace = "shop"
         self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
 
-    def connect(self, page_size: int) -> TargetDriver:
+    def connect(self, *, page_size: int = 500, timeout_s: float = 10.0) -> TargetDriver:
         secret = {"token": Secret(self.cluster.token), "cacert": Secret(self._ca.pem)}
-        return self.connect_with(secret, page_size)
+        return self.connect_with(secret, settings=TargetSettings("image", request_timeout_s=timeout_s, page_size=page_size))
 
     def connect_with(
-        self, secret: dict[str, Secret], page_size: int = 500, url: str | None = None, kubeconfig: Path | None = None
+        self, secret: dict[str, Secret], *, url: str | None = None, kubeconfig: Path | None = None, settings: TargetSettings | None = None
     ) -> TargetDriver:
         provider = ProviderSpec(
             ObjectRef("mtv", "target"), "openshift", self.cluster.url if url is None else url, None, {}, Place("p.yaml", 1)
         )
-        settings = TargetSettings("image", connect_timeout_s=1.0, request_timeout_s=0.5, page_size=page_size)
+        settings = settings or TargetSettings("image")
         driver = session.connect(provider, secret, kubeconfig=kubeconfig, settings=settings, clock=SystemClock())
         self._drivers.append(driver)
         return driver
