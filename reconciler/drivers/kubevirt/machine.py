@@ -24,7 +24,8 @@ def create(spec: TargetVmSpec) -> Json:
 
 def desired(spec: TargetVmSpec) -> Json:
     own = labels.owner_labels(spec.owner)
-    vm_spec: Json = {"template": {"metadata": {"labels": {**spec.labels, **own, "vm.kubevirt.io/name": label_value(spec.name)}}}}
+    # Not our own labels: KubeVirt hands the template's on to VMI and virt-launcher pod, which are not ours to delete.
+    vm_spec: Json = {"template": {"metadata": {"labels": {**spec.labels, "vm.kubevirt.io/name": label_value(spec.name)}}}}
     if spec.instance_type:
         vm_spec["instancetype"] = instance_type(spec.instance_type)
     vm_spec["template"]["spec"] = _template_spec(spec)

@@ -1,0 +1,433 @@
+"""A whole lab in one process and in simulated time: real git, real SOAP and REST on loopback, the real worker inline, and deaths at the wire.
+
+Where it stands: the ground of the integration tests. Time moves only when somebody sleeps; every sleep lets both sites go on.
+A death is at the client's side of a call that leaves the process: from then on every call raises Crash (a BaseException), until the harness
+gives up that reconciler and builds a new one from nothing but git and the sites.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyVmomi import SoapAdapter
+
+from reconciler.app import Drivers
+from reconciler.commands import worker
+from reconciler.core.model import Result
+from reconciler.core.record import Records, VmRecord
+from reconciler.drivers.kubevirt.api import Api
+from reconciler.engine.loop import Engine, PassReport, Rules
+from reconciler.engine.publish import Pace
+from reconciler.engine.sites import Sites
+from reconciler.gitrepo.config import RepoConfig
+from reconciler.gitrepo.git import Git
+from reconciler.gitrepo.repo import GitRepo
+from reconciler.lab.cluster.site import Cluster
+from reconciler.lab.machines import Power, Vm
+from reconciler.lab.tls import LabCa
+from reconciler.lab.vcenter.server import VCenter
+from reconciler.lab.world import World
+from reconciler.manifests.recordstore import RecordStore
+from reconciler.settings import Settings
+
+USER, PASSWORD = "svc@vsphere.local", "s3cret-of-the-vcenter"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Crash(BaseException):
+    """The process is dead; no handler may swallow this."""
+
+
+class SimClock:
+    """Time that moves when somebody sleeps. `then` lets the sites go on."""
+
+    def __init__(self) -> None:
+        self.at_s = 1000.0
+        self.skew_s = 0.0
+        self.then: Callable[[], None] = lambda: None
+        self._ids = 0
+
+    def now(self) -> datetime:
+        return datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=self.at_s)
+
+    def monotonic(self) -> float:
+        return self.at_s
+
+    def sleep(self, seconds: float) -> None:
+        self.at_s += seconds
+        self.then()
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"{self._ids:032x}"
+
+    def jitter(self) -> float:
+        return 0.5
+
+
+class Inline:
+    """Runs the copy pod's program at once, in this process. `die_at`: the n-th start ends as if killed for memory."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.killed: set[int] = set()
+
+    def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, log_path: Path) -> Ended:
+        self.starts += 1
+        if self.starts in self.killed:
+            return Ended(-9)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            code = worker.run(Path(argv[-1]))
+        with log_path.open("a") as log:
+            log.write(out.getvalue())
+        return Ended(code)
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+
+    def poll(self) -> int:
+        return self.code
+
+    def terminate(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+
+@dataclass
+class Wire:
+    """Counts the calls that leave the process and kills at the wanted one. Labels tell effects from looks."""
+
+    labels: list[str] = field(default_factory=list)
+    die_at: int | None = None
+    when: str = "before"
+    only_effects: bool = True
+    dead: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def call(self, label: str, effect: bool, work: Callable[[], Any]) -> Any:
+        with self.lock:
+            if self.dead:
+                raise Crash(label)
+            counted = effect or not self.only_effects
+            number = len(self.labels)
+            if counted:
+                self.labels.append(label)
+            now = counted and number == self.die_at
+            if now and self.when == "before":
+                self.dead = True
+                raise Crash(label)
+        answer = work()
+        with self.lock:
+            if now:
+                self.dead = True
+            if self.dead:
+                raise Crash(label)
+        return answer
+
+
+SOAP_LOOKS = ("Retrieve", "CurrentTime", "Login", "Logout", "CreateContainerView", "DestroyView", "Continue", "Query", "Wait", "CreateFilter", "Fetch")
+
+
+@contextlib.contextmanager
+def tapped(wire: Wire) -> Iterator[None]:
+    """Put `wire` between our drivers and the sockets: SOAP method calls, REST requests, git's talks with the remote."""
+    soap, rest, git = SoapAdapter.SoapStubAdapter.InvokeMethod, Api._request, Git.remote
+
+    def invoke(self: Any, mo: Any, info: Any, args: Any, *rest_: Any) -> Any:
+        effect = not info.wsdlName.startswith(SOAP_LOOKS) and "Destroy" not in info.wsdlName
+        return wire.call(f"soap {info.wsdlName}", effect, lambda: soap(self, mo, info, args, *rest_))
+
+    def request(self: Any, call: Any, method: str, *args: Any) -> Any:
+        return wire.call(f"rest {method} {args[0]}", method != "GET", lambda: rest(self, call, method, *args))
+
+    def remote(self: Any, args: Sequence[str], timeout_s: float | None = None) -> Any:
+        return wire.call(f"git {args[0]} {args[-1] if args else ''}", args[0] == "push", lambda: git(self, args, timeout_s))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SoapAdapter.SoapStubAdapter, "InvokeMethod", invoke)
+        patch.setattr(Api, "_request", request)
+        patch.setattr(Git, "remote", remote)
+        yield
+
+
+MANIFESTS = """\
+apiVersion: forklift.konveyor.io/v1beta1
+kind: Provider
+metadata: {{name: vc, namespace: openshift-mtv}}
+spec:
+  type: vsphere
+  url: {url}
+  secret: {{name: vc-credentials, namespace: openshift-mtv}}
+---
+apiVersion: forklift.konveyor.io/v1beta1
+kind: Provider
+metadata: {{name: host, namespace: openshift-mtv}}
+spec: {{type: openshift, url: "", secret: {{}}}}
+---
+apiVersion: forklift.konveyor.io/v1beta1
+kind: NetworkMap
+metadata: {{name: net, namespace: openshift-mtv}}
+spec:
+  provider: {{source: {{name: vc, namespace: openshift-mtv}}, destination: {{name: host, namespace: openshift-mtv}}}}
+  map:
+    - {{source: {{name: VM Network}}, destination: {{type: pod}}}}
+---
+apiVersion: forklift.konveyor.io/v1beta1
+kind: StorageMap
+metadata: {{name: store, namespace: openshift-mtv}}
+spec:
+  provider: {{source: {{name: vc, namespace: openshift-mtv}}, destination: {{name: host, namespace: openshift-mtv}}}}
+  map:
+    - {{source: {{name: ds}}, destination: {{storageClass: fast}}}}
+"""
+
+PLAN = """\
+apiVersion: forklift.konveyor.io/v1beta1
+kind: Plan
+metadata: {{name: {name}, namespace: openshift-mtv, annotations: {annotations}}}
+spec:
+  targetNamespace: {namespace}
+  skipGuestConversion: true
+  useCompatibilityMode: false
+  provider: {{source: {{name: vc, namespace: openshift-mtv}}, destination: {{name: host, namespace: openshift-mtv}}}}
+  map: {{network: {{name: net, namespace: openshift-mtv}}, storage: {{name: store, namespace: openshift-mtv}}}}
+  vms: {vms}
+"""
+
+MIGRATION = """\
+apiVersion: forklift.konveyor.io/v1beta1
+kind: Migration
+metadata: {{name: {name}, namespace: openshift-mtv}}
+spec: {{plan: {{name: {plan}, namespace: openshift-mtv}}{more}}}
+"""
+
+
+class SimLab:
+    """One vCenter (one host, datastore `ds`, network `VM Network`), one cluster, one bare repo. Context manager."""
+
+    def __init__(self, root: Path, *, ttl_s: float = 180.0, page_size: int = 1000) -> None:
+        self.root = root
+        self.clock = SimClock()
+        self.clock.then = self.settle
+        self.ca = LabCa(root / "pki")
+        self.world = World(root / "vsphere", self.clock)
+        dc = self.world.add_datacenter("DC1")
+        self.host = self.world.add_host("esx-1", self.world.add_cluster("C1", dc))
+        self.store = self.world.add_datastore("ds", dc)
+        self.network = self.world.add_network("VM Network", dc)
+        self.vcenter = VCenter(self.world, self.ca, self.clock, user=USER, password=PASSWORD, page_size=page_size)
+        self.inline = Inline()
+        self.cluster = Cluster(root / "cluster", self.ca, self.clock, programs={"reconciler": ["reconciler"]}, launcher=self.inline)
+        self.ttl_s = ttl_s
+        self.repo = root / "repo.git"
+        self.clone = root / "clone"
+        self.generation = 0
+        self.wire = Wire()
+        self.engine: Engine | None = None
+        self.sites: Sites | None = None
+        self.reports: list[PassReport] = []
+
+    def __enter__(self) -> SimLab:
+        self.vcenter.start()
+        self.cluster.start()
+        self.kubeconfig = self.root / "kubeconfig"
+        self.cluster.write_kubeconfig(self.kubeconfig)
+        self.secret()
+        self.git("init", "-q", "--bare", "-b", "main", str(self.repo), cwd=self.root)
+        self.git("clone", "-q", str(self.repo), str(self.clone), cwd=self.root)
+        self.git("checkout", "-q", "-b", "main")
+        self.write("sites.yaml", MANIFESTS.format(url=self.vcenter.url))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        self.cluster.stop()
+        self.vcenter.stop()
+        self.world.stop()
+        gc.collect()
+
+    def settle(self) -> None:
+        self.world.tick()
+        self.cluster.step()
+
+    # ---- arranging ----
+
+    def secret(self, **change: str) -> None:
+        data = {"user": USER, "password": PASSWORD, "ca.crt": self.ca.pem} | change
+        self.cluster.put(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "vc-credentials", "namespace": "openshift-mtv"},
+                "stringData": data,
+            }
+        )
+
+    def vm(self, name: str, *, disks: int = 1, mib: int = 1, on: bool = True, **fields: object) -> Vm:
+        vm = self.world.add_vm(name, self.host, **fields)
+        for _ in range(disks):
+            self.world.add_disk(vm, self.store, mib, max(1, mib // 2))
+        self.world.add_nic(vm, self.network)
+        if on:
+            self.world.power_on(vm)
+        return vm
+
+    def plan(self, *vms: str, name: str = "wave", namespace: str = "shop", entries: str = "", annotations: str = "{}") -> None:
+        listed = entries or "[" + ", ".join(f'{{name: "{v}"}}' for v in vms) + "]"
+        self.write(f"plans/{name}.yaml", PLAN.format(name=name, namespace=namespace, vms=listed, annotations=annotations))
+
+    def migration(self, name: str = "run-1", plan: str = "wave", cancel: Sequence[str] = ()) -> None:
+        more = ", cancel: [" + ", ".join(f'{{name: "{c}"}}' for c in cancel) + "]" if cancel else ""
+        self.write(f"migrations/{name}.yaml", MIGRATION.format(name=name, plan=plan, more=more))
+
+    def write(self, path: str, text: str) -> None:
+        file = self.clone / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def remove(self, path: str) -> None:
+        (self.clone / path).unlink()
+
+    def commit(self, message: str = "change") -> None:
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        self.git("push", "-q", "origin", "main")
+
+    def git(self, *args: str, cwd: Path | None = None) -> str:
+        done = subprocess.run(["git", *args], cwd=cwd or self.clone, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    # ---- running ----
+
+    def start(self, holder: str = "") -> Engine:
+        """A new reconciler that knows nothing."""
+        self.generation += 1
+        settings = Settings(repo=str(self.repo), kubeconfig=self.kubeconfig, worker_image="w:1")
+        config = RepoConfig(
+            url=str(self.repo),
+            cache_dir=self.root / f"cache-{self.generation}",
+            holder=holder or "sim",
+            lease_ttl_s=self.ttl_s,
+            environment={"PATH": PATH, "HOME": str(self.root)},
+        )
+        sites = Sites(Drivers(settings, self.clock))
+        rules = Rules(lease_ttl_s=self.ttl_s, pace=Pace())
+        engine = Engine(GitRepo(config, self.clock), sites, self.clock, rules, "origin")
+        self.engine, self.sites = engine, sites
+        return engine
+
+    def stop(self) -> None:
+        """End the reconciler as a process would end: nothing is said to anybody unless it still may speak."""
+        if self.engine is None:
+            return
+        if self.wire.dead:
+            assert self.sites is not None
+            for pool in self.sites._pools.values():
+                pool.shutdown(wait=True, cancel_futures=True)
+        else:
+            self.engine.close()
+        self.engine = self.sites = None
+
+    def passes(self, until: Callable[[], bool], limit: int = 150, seconds: float = 0.5) -> None:
+        """Pass after pass, until `until` holds."""
+        engine = self.engine or self.start()
+        for _ in range(limit):
+            self.reports.append(engine.one_pass())
+            if until():
+                return
+            self.clock.sleep(seconds)
+        raise AssertionError(f"not reached in {limit} passes: " + "; ".join(f"{v.name} {v.phase}: {v.message}" for v in self.vms()))
+
+    def run(self, limit: int = 150, seconds: float = 0.5) -> None:
+        self.passes(self.ended, limit, seconds)
+
+    def run_until_death(self, die_at: int | None, when: str, *, only_effects: bool = True, limit: int = 150) -> bool:
+        """Run with a death at call `die_at`; True if it came to that. The dead reconciler is gone afterwards."""
+        self.wire = Wire(die_at=die_at, when=when, only_effects=only_effects)
+        with tapped(self.wire):
+            try:
+                self.run(limit)
+            except Crash:
+                pass
+            died = self.wire.dead
+            self.stop()
+        self.wire = Wire()
+        shutil.rmtree(self.root / f"cache-{self.generation}", ignore_errors=True)
+        return died
+
+    # ---- judging ----
+
+    def records(self) -> Records:
+        """What the status branch says, read by a reader of its own."""
+        out = subprocess.run(["git", "-C", str(self.repo), "ls-tree", "-r", "reconciler/status"], capture_output=True, text=True)
+        if out.returncode != 0:
+            return Records("")
+        from reconciler.ports import Blob, Tree
+
+        head = self.git("rev-parse", "reconciler/status", cwd=self.repo).strip()
+        blobs = tuple(Blob(line.split("\t", 1)[1], line.split()[2]) for line in out.stdout.splitlines())
+
+        def read(ids: Sequence[str]) -> dict[str, bytes]:
+            return {i: subprocess.run(["git", "-C", str(self.repo), "cat-file", "blob", i], capture_output=True, check=True).stdout for i in ids}
+
+        return RecordStore().update(Tree(head, blobs), read)
+
+    def vms(self) -> list[VmRecord]:
+        if self.reports:
+            return list(self.reports[-1].records.vms.values())
+        return list(self.records().vms.values())
+
+    def record(self, name: str) -> VmRecord:
+        return next(v for v in self.vms() if v.name == name or v.wanted == name)
+
+    def ended(self) -> bool:
+        runs = self.reports[-1].records.runs
+        return bool(runs) and all(r.result for r in runs.values()) and self.reports[-1].records.runs == self.records_cheap()
+
+    def records_cheap(self) -> Mapping[Any, Any]:
+        return self.reports[-1].records.runs
+
+    def assert_equal_bytes(self, name: str) -> None:
+        record = self.record(name)
+        assert record.frozen is not None
+        vm = next(v for v in self.world.vms.values() if v.name == name)
+        for disk in record.frozen.disks:
+            source = next(d for d in vm.disks if d.uuid == disk.uuid)
+            want = self.world.bytes_at_power_off(vm, source).read_bytes()
+            target = self.cluster.volume_path(record.frozen.namespace, disk.pvc)
+            assert target.read_bytes()[: len(want)] == want, f"{name} {disk.label} differs"
+
+    def target_on(self, name: str) -> bool:
+        return any(r.name == name for r in self.cluster.running_vms())
+
+    def assert_moved(self, name: str) -> None:
+        """The final state of a successful cold run."""
+        record = self.record(name)
+        vm = next(v for v in self.world.vms.values() if v.name == name)
+        assert record.result is Result.SUCCEEDED, f"{record.result} {record.phase}: {record.message}"
+        assert vm.power is Power.OFF
+        assert self.target_on(record.frozen.name) if record.frozen else False
+        self.assert_equal_bytes(name)
+        self.assert_nothing_left()
+
+    def assert_nothing_left(self) -> None:
+        """No Job, pod or Secret of ours in the target namespaces."""
+        for kind in ("Job", "Pod", "Secret"):
+            left = [o for o in self.cluster.find_all(kind) if o["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "reconciler"]
+            assert not left, f"left over: {[o['metadata']['name'] for o in left]}"
