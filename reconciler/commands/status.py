@@ -29,6 +29,7 @@ from reconciler.manifests.spelling import did_you_mean
 from reconciler.ports import Clock, StatusRepo, Tree
 from reconciler.report import tables
 from reconciler.report.plans import plan_view, plan_views
+from reconciler.report.vmdetail import vm_detail
 from reconciler.report.words import standing, vm_name
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ def _tables(records: Records, desired: Desired, wanted: Target | None) -> Iterat
         case Target("VM", ref):
             for vm in find_vms(records, ref):
                 yield tables.vms_view([vm], f"{vm.plan} ({vm.run.name})")
-                yield tables.vm_detail(vm)
+                yield vm_detail(vm)
         case Target("Plan", ref):
             yield from _conditions(compose_status(records, desired, "Plan", ref))
             plan = plan_view(records, ref)

@@ -81,15 +81,15 @@ def style_of(state: Standing) -> str:
 
 
 def plans_table(records: Records) -> Table:
-    table = _table("Plan", "State", "Copied", "Began (UTC)", right=("Copied",))
+    table = plain_table("Plan", "State", "Copied", "Began (UTC)", right=("Copied",))
     for plan in plan_views(records):
         shares = [copied(vm) for vm in plan.vms]
         total = sum(s.total_bytes for s in shares)
         table.add_row(
-            _text(str(plan.ref), "bold"),
+            cell(str(plan.ref), "bold"),
             _plan_state(records, plan),
-            _text(size_of(sum(s.done_bytes for s in shares), total) if total else ""),
-            _text(day_and_time(plan.runs[-1].started) if plan.runs else ""),
+            cell(size_of(sum(s.done_bytes for s in shares), total) if total else ""),
+            cell(day_and_time(plan.runs[-1].started) if plan.runs else ""),
         )
     return table
 
@@ -97,7 +97,7 @@ def plans_table(records: Records) -> Table:
 def _plan_state(records: Records, plan: PlanView) -> Text:
     tally = f": {counts(plan.vms)}" if plan.vms else ""
     if plan.ref in records.archived:
-        return _text("archived", "dim")
+        return cell("archived", "dim")
     if plan.running:
         return Text.assemble(("running", "cyan"), tally)
     if plan.runs:
@@ -105,9 +105,9 @@ def _plan_state(records: Records, plan: PlanView) -> Text:
         return Text.assemble((result.lower(), "green" if result == "Succeeded" else "red"), tally)
     conditions = plan.status.conditions if plan.status else ()
     if ready(conditions):
-        return _text("ready", "green")
+        return cell("ready", "green")
     why = "; ".join(c.message or c.type for c in blockers(conditions))
-    return _text(f"not ready: {why}" if why else "not ready", "red")
+    return cell(f"not ready: {why}" if why else "not ready", "red")
 
 
 def vms_view(vms: Sequence[VmRecord], title: str = "") -> Group:
@@ -122,72 +122,53 @@ def vms_view(vms: Sequence[VmRecord], title: str = "") -> Group:
 
 
 def _vms_table(vms: Sequence[VmRecord], title: str) -> Table:
-    table = _table("VM", "State", "Disks", "Copied", "Downtime", "Since (UTC)", right=("Disks", "Copied"), title=title)
+    table = plain_table("VM", "State", "Disks", "Copied", "Downtime", "Since (UTC)", right=("Disks", "Copied"), title=title)
     for vm in vms:
         state = standing(vm)
         table.add_row(
-            _text(vm_name(vm), "bold", 40),
-            _text(doing(vm), _STYLE[state]),
-            _text(str(len(vm.frozen.disks)) if vm.frozen else ""),
-            _text(copied_words(vm)),
-            _text(downtime_words(vm)),
-            _text(day_and_time(since(vm))),
-        )
-    return table
-
-
-def vm_detail(vm: VmRecord) -> Table:
-    """The disks of one VM: where each goes, by which path and why, and what the copy came to."""
-    table = _table("Disk", "Size", "PVC", "Path", "Copied", "SHA-256", right=("Size",))
-    records = {d.uuid: d for d in vm.disks}
-    for disk in vm.frozen.disks if vm.frozen else ():
-        record = records.get(disk.uuid)
-        done = record is not None and record.marked
-        took = f"yes, {duration(record.seconds)}" if record and done and record.seconds else "yes" if done else "not yet"
-        table.add_row(
-            _text(disk.label, "bold"),
-            _text(size(disk.capacity_bytes)),
-            _text(disk.pvc),
-            _text(f"{disk.path}: {disk.path_reason}" if disk.path_reason else disk.path, "", 200),
-            _text(took, "green" if done else "dim"),
-            _text(record.sha256 if record else ""),
+            cell(vm_name(vm), "bold", 40),
+            cell(doing(vm), _STYLE[state]),
+            cell(str(len(vm.frozen.disks)) if vm.frozen else ""),
+            cell(copied_words(vm)),
+            cell(downtime_words(vm)),
+            cell(day_and_time(since(vm))),
         )
     return table
 
 
 def conditions_table(conditions: Iterable[Mapping[str, object]]) -> Table:
     """Conditions as they stand in YAML."""
-    table = _table("Condition", "Status", "Category", "Message")
+    table = plain_table("Condition", "Status", "Category", "Message")
     for condition in conditions:
         bad = condition.get("category") in ("Critical", "Error") and condition.get("status") in (True, "True")
         table.add_row(
-            _text(str(condition.get("type", "")), "bold red" if bad else "bold"),
-            _text(str(condition.get("status", ""))),
-            _text(str(condition.get("category", ""))),
-            _text(str(condition.get("message", "")), "", 400),
+            cell(str(condition.get("type", "")), "bold red" if bad else "bold"),
+            cell(str(condition.get("status", ""))),
+            cell(str(condition.get("category", ""))),
+            cell(str(condition.get("message", "")), "", 400),
         )
     return table
 
 
 def providers_table(records: Records) -> Table:
-    table = _table("Provider", "State", "Why")
+    table = plain_table("Provider", "State", "Why")
     for (kind, ref), status in sorted(records.statuses.items(), key=lambda item: item[0]):
         if kind == "Provider":
             good = ready(status.conditions)
             why = "; ".join(c.message or c.type for c in blockers(status.conditions))
-            table.add_row(_text(str(ref), "bold"), _text("ready" if good else "not ready", "green" if good else "red"), _text(why, "", 300))
+            table.add_row(cell(str(ref), "bold"), cell("ready" if good else "not ready", "green" if good else "red"), cell(why, "", 300))
     return table
 
 
 def problems_table(problems: Sequence[Problem]) -> Table:
-    table = _table("Where", "Object", "Problem")
+    table = plain_table("Where", "Object", "Problem")
     for problem in problems:
         error = problem.severity is Severity.ERROR
         text = Text.assemble((clean(problem.message, 400), "red" if error else "yellow"))
         if problem.hint:
             text.append(f"\n{clean(problem.hint, 300)}", style="italic")
         field = f" {clean(problem.field)}" if problem.field else ""
-        table.add_row(_text(str(problem.place)), _text(f"{problem.object}{field}"), text)
+        table.add_row(cell(str(problem.place)), cell(f"{problem.object}{field}"), text)
     return table
 
 
@@ -196,7 +177,7 @@ def problems_table(problems: Sequence[Problem]) -> Table:
 
 def proof_table(proofs: Iterable[DiskProof]) -> Table:
     """Source and target side by side. Full hashes are for --json."""
-    table = _table(
+    table = plain_table(
         "VM", "Disk", "Size", "Source SHA-256", "Target SHA-256", "Equal", "Source power", "Target power", "Time", right=("Size", "Time")
     )
     before = ""
@@ -204,15 +185,15 @@ def proof_table(proofs: Iterable[DiskProof]) -> Table:
         source, target = short_pair(proof.source_sha256, proof.target_sha256)
         hash_style = "" if proof.equal else "bold red"
         table.add_row(
-            _text(proof.vm if proof.vm != before else "", "bold", 40),
-            _text(proof.disk),
-            _text(size(proof.capacity_bytes)),
-            _text(source or "missing", hash_style),
-            _text(target or "missing", hash_style),
-            _text("yes" if proof.equal else "NO", "green" if proof.equal else "bold red"),
+            cell(proof.vm if proof.vm != before else "", "bold", 40),
+            cell(proof.disk),
+            cell(size(proof.capacity_bytes)),
+            cell(source or "missing", hash_style),
+            cell(target or "missing", hash_style),
+            cell("yes" if proof.equal else "NO", "green" if proof.equal else "bold red"),
             _power(proof.source_power_asked, proof.source_power_seen),
             _power(proof.target_power_asked, proof.target_power_seen),
-            _text(duration(proof.seconds)),
+            cell(duration(proof.seconds)),
         )
         before = proof.vm
     return table
@@ -228,15 +209,15 @@ def short_pair(a: str, b: str) -> tuple[str, str]:
 def _power(asked: str, seen: str) -> Text:
     """`On` where what was asked is what is seen, else both."""
     if not asked:
-        return _text(seen or "unknown", "" if seen else "yellow")
+        return cell(seen or "unknown", "" if seen else "yellow")
     if asked.lower() == seen.lower():
-        return _text(f"{seen}, as asked", "green")
-    return _text(f"{seen or 'unknown'}, asked {asked}", "bold red")
+        return cell(f"{seen}, as asked", "green")
+    return cell(f"{seen or 'unknown'}, asked {asked}", "bold red")
 
 
-def _table(*columns: str, right: Sequence[str] = (), title: str = "") -> Table:
+def plain_table(*columns: str, right: Sequence[str] = (), title: str = "") -> Table:
     table = Table(
-        box=box.SIMPLE_HEAD, title=_text(title, "bold") if title else None, title_justify="left", pad_edge=False, header_style="bold"
+        box=box.SIMPLE_HEAD, title=cell(title, "bold") if title else None, title_justify="left", pad_edge=False, header_style="bold"
     )
     for name in columns:
         fixed = name in _FIXED
@@ -244,5 +225,5 @@ def _table(*columns: str, right: Sequence[str] = (), title: str = "") -> Table:
     return table
 
 
-def _text(text: str, style: str = "", limit: int | None = None) -> Text:
+def cell(text: str, style: str = "", limit: int | None = None) -> Text:
     return Text(clean(text, limit), style=style)

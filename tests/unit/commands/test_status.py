@@ -108,7 +108,7 @@ def test_an_empty_branch_says_so_and_problems_are_shown_all_the_same() -> None:
         ("Plan/erp-wave-1", ["StorageNotMapped", "no Migration has started this plan yet"]),
         (f"migrations/{NS}/{RUN.name}", ["web-01", "failed"]),
         ("provider/vcenter-b", ["ConnectionTestFailed", "Critical"]),
-        ("vm/db-01", ["openshift-mtv/shop-wave-1", "Hard disk 2", "yes, 1 min 15 s"]),
+        ("vm/db-01", ["openshift-mtv/shop-wave-1", "Hard disk 2", "succeeded", "target started"]),
         ("vm/vm-web-01", ["copying 45 %"]),
     ],
 )

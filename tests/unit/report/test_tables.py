@@ -8,10 +8,12 @@ from dataclasses import replace
 from rich.console import Console, RenderableType
 
 from reconciler.core.model import Result
+from reconciler.core.record import DiskRecord, Intent, IntentKind
 from reconciler.report import tables
 from reconciler.report.plans import plan_view
+from reconciler.report.vmdetail import vm_detail
 
-from .sample import GIB, HOSTILE, PLAN, copying, failed, held, problem, records, succeeded, vm
+from .sample import GIB, HOSTILE, PLAN, at, copying, failed, held, problem, records, succeeded, vm
 
 A = "3f9c2a1b7e44d0aa" * 4
 
@@ -47,11 +49,26 @@ def test_vms_fit_eighty_columns_with_their_troubles_below() -> None:
     assert shown.index("mail-01: GuestShutdownTimeout") < shown.index("app-01: SourceChanged")
 
 
-def test_one_vm_shows_its_disks_and_their_paths() -> None:
-    shown = text(tables.vm_detail(succeeded("web-01", 2)), 220)
+def test_one_vm_shows_its_disks_their_paths_and_its_life() -> None:
+    shown = text(vm_detail(succeeded("web-01", 2)), 220)
     assert shown.count("datastore: flat file on VMFS, source off") == 2
-    assert "yes, 1 min 15 s" in shown and "ab" * 32 in shown
-    assert "not yet" in text(tables.vm_detail(copying("web-01", 45)))
+    assert "in 1 min 15 s" in shown and f"sha256  {'ab' * 32}" in shown and "web-01-1 (fast, Filesystem, ReadWriteOnce)" in shown
+    life = [line.split("  ")[0].strip() + line[17:60].rstrip() for line in shown.split("When (UTC)")[1].splitlines() if "24 Nov" in line]
+    assert life == [
+        "24 Nov 14:01:00  declared: shut down the source guest",
+        "24 Nov 14:02:00  source guest told to shut down",
+        "24 Nov 14:03:00  finishing",
+        "24 Nov 14:10:00  declared: start the target",
+        "24 Nov 14:10:30  target started",
+        "24 Nov 14:12:00  succeeded",
+    ]
+
+
+def test_one_vm_that_has_just_begun() -> None:
+    shown = text(vm_detail(replace(copying("web-01", 45), disks=(DiskRecord("web-01-d0", watermark_bytes=GIB),))))
+    assert "1 GiB proven" in shown and "sha256" not in shown
+    assert "not yet" in text(vm_detail(copying("web-01", 45)))
+    assert "void: a cancel came" in text(vm_detail(vm("a", intents=(Intent(IntentKind.START_TARGET, at(1), void="a cancel came"),))))
 
 
 def test_problems() -> None:
