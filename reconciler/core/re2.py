@@ -1,17 +1,19 @@
 """Go's regexp.ReplaceAllString on Python's `re`: the syntax both share, Go's replacement rules, no runaway patterns.
 
 What it is: the one place where a template meets regular expressions. What it is not: RE2; what Go would not accept (look-around,
-back-references) is refused, and so is what Python could not do in bounded time (an unbounded repeat inside another).
+back-references) is refused, and so is what Python could not do in bounded time.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 MAX_PATTERN = 200
-MAX_REPEATS = 4  # together with MAX_TEXT: the worst pattern takes a second or two, not hours
 MAX_TEXT = 128
+MAX_TRIES = 50_000_000  # the worst pattern takes seconds, not hours
 _POSIX = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
@@ -27,6 +29,7 @@ _POSIX = {
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\[:\^?[a-z]+:\]|\\.|[^\]\\])*\]|\(\??|\)|[*+?]|\{\d+(?:,\d*)?\}|.", re.DOTALL)
 _IN_CLASS = re.compile(r"\\.|\[:(\^?[a-z]+):\]|.", re.DOTALL)
 _GROUP = re.compile(r":|P?<[A-Za-z_]\w*>|[ims]*(?:-[ims]+)?[:)]", re.ASCII)
+_COUNTED = re.compile(r"\{\d+(?:,\d*)?\}")
 _REFERENCE = re.compile(r"\$(?:(\$)|\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 
 
@@ -100,28 +103,31 @@ def _class_member(match: re.Match[str]) -> str:
 
 
 def _refuse_runaway(tokens: list[str]) -> None:
-    """Python's matcher tries every split of nested or of many repeats; Go's does not. Bound both."""
-    stack = [False]  # per open group: does it hold an unbounded repeat
-    closed = False
-    unbounded = 0
-    for token in tokens:
-        if token.startswith("(") and token in {"(", "(?"}:
+    """Python's matcher tries every split of nested or of many repeats and choices; Go's does not. Bound the tries instead.
+
+    A repeated group must hold no choice of its own; `repeats` free ends in a text of n make n^repeats / repeats! splits, a choice doubles.
+    """
+    stack = [False]  # per open group: can its content match in more than one way
+    closed = False  # the group that ended right before this token can
+    repeats = choices = 0
+    for before, token in pairwise(["", *tokens]):
+        if token in {"(", "(?"}:
             stack.append(False)
-            closed = False
-            continue
-        if token == ")" and len(stack) > 1:
+        elif token == ")" and len(stack) > 1:
             closed = stack.pop()
             stack[-1] = stack[-1] or closed
             continue
-        if token in {"*", "+"} or re.fullmatch(r"\{\d+,\d*\}", token):
+        elif token in {"*", "+"} or _COUNTED.fullmatch(token):
             if closed:
-                raise PatternError("a repeat of a group that repeats itself is not available")
+                raise PatternError("a repeated group may hold no repeat, ? or |; use a class such as [-_] in it")
             stack[-1] = True
-            unbounded += 1
-        if token != "?":
-            closed = False
-    if unbounded > MAX_REPEATS:
-        raise PatternError(f"more than {MAX_REPEATS} repeats in one pattern are not available")
+            repeats += not re.fullmatch(r"\{\d+\}", token)
+        elif token == "|" or (token == "?" and before not in {"*", "+", "?"} and not _COUNTED.fullmatch(before)):
+            stack[-1] = True
+            choices += 1
+        closed = False
+    if MAX_TEXT**repeats // math.factorial(repeats) << min(choices, 64) > MAX_TRIES:
+        raise PatternError("the pattern has too many repeats and choices; use fewer of * + ? |")
 
 
 def _expand(replacement: str, match: re.Match[str]) -> str:

@@ -131,7 +131,7 @@ def test_sprig(source: str, text: str) -> None:
         ('{{"\\q"}}', "unknown escape"),
         ("{{" + "(" * 200, "more than 100 parentheses"),
         ('{{mustRegexReplaceAll "(" .Name ""}}', "the pattern is wrong"),
-        ('{{mustRegexReplaceAll "(a+)+$" .Name ""}}', "a repeat of a group that repeats itself"),
+        ('{{mustRegexReplaceAll "(a+)+$" .Name ""}}', "a repeated group may hold no repeat"),
     ],
 )
 def test_refuses(source: str, part: str) -> None:
@@ -175,6 +175,12 @@ def test_replace_all(pattern: str, text: str, replacement: str, result: str) -> 
         r"\pL",
         "(a*)*",
         "a*" * 9,
+        "(a|a)*b",
+        "(a?){50}a{50}",
+        "a?" * 40 + "a" * 40,
+        "(a|a)" * 40 + "b",
+        "(a{1,9})+",
+        "((ab)+)*",
         "((a|b)+c)+",
         "x" * 201,
         "(?x)a",
@@ -185,6 +191,18 @@ def test_replace_all(pattern: str, text: str, replacement: str, result: str) -> 
 def test_patterns_refused(pattern: str) -> None:
     with pytest.raises(PatternError):
         replace_all(pattern, "a", "")
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^(web|app|db|cache|mail|proxy|dns|lb)-(.*)$", r"^([a-z]+)-([a-z]+?)-([0-9]{1,3})(\..*)?$", "(abc)+", "(-_){2}"]
+)
+def test_what_people_write_is_not_refused(pattern: str) -> None:
+    replace_all(pattern, "web-01", "$1")
+
+
+@pytest.mark.parametrize("pattern", ["a*a*a*a*b", "a?a?a*a*a*b", "(a|a)(a|a)a*a*b"])
+def test_the_worst_that_is_accepted_ends(pattern: str) -> None:
+    assert replace_all(pattern, "a" * 64, "") == "a" * 64
 
 
 @given(st.text(alphabet="{}.-|() \"'`$ifelsndtrucNamIdex0123/*\\\n", max_size=60) | st.text(max_size=40).map(lambda t: "{{" + t + "}}"))
