@@ -78,7 +78,7 @@ class Host:
 
 @dataclass(slots=True)
 class Datastore:
-    """`kind`: VMFS, NFS, NFS41, vsan, VVOL."""
+    """`kind`: VMFS, NFS, NFS41, vsan, VVOL. `reads_running_base`: the frozen base of a running machine's chain can be opened."""
 
     key: int
     name: str
@@ -87,6 +87,7 @@ class Datastore:
     folder: Path
     shared: bool = True
     accessible: bool = True
+    reads_running_base: bool = False
     capacity_bytes: int = 4 << 40
     revision: int = 0
 
@@ -103,12 +104,22 @@ class Network:
     revision: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A file that a snapshot froze."""
+
+    snapshot: int
+    file: str
+    path: Path
+
+
 @dataclass(slots=True)
 class Disk:
     """One virtual disk. `file` is the descriptor's name in `folder`; the bytes are in `path` (`…-flat.vmdk`).
 
     kind:  FlatVer2, SeSparse, SparseVer2, RawDiskMappingVer1: how the platform says that it lies there.
-    frozen: the bytes at the last power-off, kept from the next power-on on.
+    parents: what a linked clone shares with others. layers: what our own snapshots froze, the oldest first.
+    frozen:  the bytes at the last power-off, kept from the next power-on on.
     """
 
     uuid: str
@@ -127,6 +138,8 @@ class Disk:
     key_id: str | None = None
     change_id: str | None = None
     frozen: Path | None = None
+    layers: list[Layer] = field(default_factory=list)
+    deltas: int = 0
 
     @property
     def backing(self) -> str:

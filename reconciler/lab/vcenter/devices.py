@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.lab import chains
 from reconciler.lab.machines import Disk, Network, Nic, Vm
 from reconciler.lab.vcenter.vmomi import vim
 
@@ -91,7 +92,8 @@ def _backing(disk: Disk) -> Any:
     """The chain is told from the running point down; a parent has its child's class. Only FlatVer2 knows `thinProvisioned`."""
     cls = getattr(_disk, f"{disk.kind}BackingInfo")
     parent = None
-    for name in reversed(disk.parents):
+    chain = chains.backings(disk)
+    for name in reversed(chain):
         parent = cls(fileName=name, datastore=datastore_ref(disk.datastore.key), diskMode=disk.mode, parent=parent, uuid=disk.uuid)
     fields: dict[str, Any] = {
         "fileName": disk.backing,
@@ -110,6 +112,8 @@ def _backing(disk: Disk) -> Any:
     if disk.kind == "FlatVer2":
         fields.update(split=False, writeThrough=False, thinProvisioned=disk.thin, sharing="sharingNone", digestEnabled=False)
         fields["eagerlyScrub"] = None if disk.thin else False
+        if disk.layers:
+            fields["deltaDiskFormat"] = "seSparseFormat" if disk.datastore.kind == "VMFS" else "redoLogFormat"
     return cls(**fields)
 
 

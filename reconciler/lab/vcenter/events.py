@@ -87,11 +87,11 @@ class Events:
     def _concerns(self, event: PowerEvent, by: Any) -> bool:
         if by.entity._moId == f"vm-{event.vm}":
             return str(by.recursion) != "children"
-        vm = self._world.vms.get(event.vm)
-        return vm is not None and str(by.recursion) != "self" and self._inventory.is_below(self._inventory.node(vm), by.entity._moId)
+        vm = self._world.known[event.vm]
+        return str(by.recursion) != "self" and self._inventory.is_below(self._inventory.node(vm), by.entity._moId)
 
     def _event(self, event: PowerEvent) -> Any:
-        vm = self._world.vms[event.vm]
+        vm = self._world.known[event.vm]
         text = _TYPES[event.kind][1].format(vm=vm.name, host=vm.host.name, dc=vm.datacenter.name)
         return getattr(vim.event, _type_name(event))(
             key=event.number,

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from reconciler.lab import chains
 from reconciler.lab.machines import Datastore, Disk, Power, Vm
+from reconciler.lab.vcenter.machine_view import escape_name
 from reconciler.lab.world import World
 
+# A redo file is no raw image: the lab shows its first sector, with the magic number of the format, and nothing of the guest's bytes.
+_SESPARSE_HEAD = (0xCAFEBABE).to_bytes(8, "little") + bytes(504)
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
@@ -37,42 +41,52 @@ def answer(world: World, target: str, range_header: str | None) -> Answer:
     query = parse_qs(parts.query)
     path = unquote(parts.path.removeprefix("/folder/"))
     datacenter, name = query.get("dcPath", [""])[0], query.get("dsName", [""])[0]
-    store = world.datastores.get(name)
-    if store is None or store.datacenter.name != datacenter.strip("/") or not store.accessible:
+    store = next((s for s in world.datastores.values() if escape_name(s.name) == name), None)
+    if store is None or escape_name(store.datacenter.name) != datacenter.strip("/") or not store.accessible:
         return _page(404, "Not Found")
     file = _file(world, store, path)
     if file is None:
         return _page(404, "Not Found")
     if isinstance(file, bytes):
         return Answer(200, file, kind="application/octet-stream")
-    vm, disk = file
-    if vm.power is not Power.OFF:
+    vm, disk, extent = file
+    running = vm.power is not Power.OFF
+    if running and (extent == disk.path or not store.reads_running_base):
         return _page(500, f"Failed to open file '{path}': Failed to lock the file")
-    return _ranged(disk.path, range_header)
+    if extent.name.endswith("-sesparse.vmdk"):
+        return Answer(200, _SESPARSE_HEAD, kind="application/octet-stream")
+    return _ranged(extent, range_header)
 
 
-def _file(world: World, store: Datastore, path: str) -> bytes | tuple[Vm, Disk] | None:
-    """A descriptor's text, or the machine and disk whose extent it is."""
+def _file(world: World, store: Datastore, path: str) -> bytes | tuple[Vm, Disk, Path] | None:
+    """A descriptor's text, or the machine, disk and file whose extent it is."""
     vm, disk = world.files.get((store.name, path), (None, None))
     if vm is None or disk is None or vm.key not in world.vms or disk not in vm.disks:
         return None
-    return descriptor(disk).encode() if path.endswith(f"/{disk.file}") else (vm, disk)
+    name = path.rpartition("/")[2]
+    for file, extent in chains.running_first(disk):
+        if name == file:
+            return descriptor(disk, extent.name).encode()
+        if name == extent.name:
+            return vm, disk, extent
+    return None  # merged away
 
 
-def descriptor(disk: Disk) -> str:
+def descriptor(disk: Disk, extent: str) -> str:
     """The small text file beside the extent. Source: VMware Virtual Disk Format 5.0."""
     adapter = {"pvscsi": "lsilogic", "lsilogic": "lsilogic", "ide": "ide"}.get(disk.bus, "lsilogic")
     sectors = disk.capacity_bytes // 512
+    kind = "SESPARSE" if extent.endswith("-sesparse.vmdk") else "VMFS"
     lines = [
         "# Disk DescriptorFile",
         "version=1",
         'encoding="UTF-8"',
         "CID=fffffffe",
         "parentCID=ffffffff",
-        'createType="vmfs"',
+        f'createType="{"seSparse" if kind == "SESPARSE" else "vmfs"}"',
         "",
         "# Extent description",
-        f'RW {sectors} VMFS "{disk.path.name}"',
+        f'RW {sectors} {kind} "{extent}"',
         "",
         "# The Disk Data Base",
         "#DDB",

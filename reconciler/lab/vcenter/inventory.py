@@ -196,6 +196,8 @@ class Inventory:
         if moid.startswith("vm-") and moid[3:].isdigit():
             vm = self._world.vms.get(int(moid[3:]))
             return self.node(vm) if vm else None
+        if moid in self._folders:
+            return self.node(self._folders[moid])
         found = next((n for n in self._others() if n.id == moid), None)
         return found or self.extra(moid)
 

@@ -223,7 +223,7 @@ def _layout(vm: Vm) -> Any:
     for disk in vm.disks:
         for name, kind, size in (
             (disk.backing, "diskDescriptor", 600),
-            (disk.backing[:-5] + "-flat.vmdk", "diskExtent", disk.capacity_bytes),
+            (f"[{disk.datastore.name}] {disk.folder}/{disk.path.name}", "diskExtent", disk.capacity_bytes),
         ):
             made.append(_vm.FileLayoutEx.FileInfo(key=len(made), name=name, type=kind, size=size, uniqueSize=size, accessible=True))
     return _vm.FileLayoutEx(file=made, timestamp=datetime(1970, 1, 1, tzinfo=UTC))

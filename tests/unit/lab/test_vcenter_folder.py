@@ -176,6 +176,42 @@ def test_faults_on_a_read(vcenter: VCenter, world: World) -> None:
     assert ask(vcenter, BATCH, head)[0].status == 206
 
 
+def test_a_snapshot_leaves_old_bytes_in_the_base_and_no_raw_image_on_top(vcenter: VCenter, world: World) -> None:
+    batch, web = world.vm("batch-01"), world.vm("web-01")
+    world.power_on(batch)
+    snapshots = [(vm, world.create_snapshot(vm, "user's own")) for vm in (batch, web)]
+    old = batch.disks[0].layers[0].path.read_bytes()
+    world.tick()
+    try:
+        assert ask(vcenter, BATCH)[1] == old  # NFS: the base of a running machine can be opened
+        assert ask(vcenter, WEB)[0].status == 500  # VMFS: it cannot
+        redo = BATCH.replace("-flat", "-000001-sesparse")
+        assert ask(vcenter, redo)[0].status == 500
+        world.power_off(batch)
+        assert ask(vcenter, redo)[1][:8] == (0xCAFEBABE).to_bytes(8, "little")
+        assert b"SESPARSE" in ask(vcenter, BATCH.replace("-flat", "-000001"))[1]
+        assert ask(vcenter, BATCH)[1] == old != batch.disks[0].path.read_bytes()
+    finally:
+        for vm, snapshot in snapshots:
+            world.remove_snapshot(vm, snapshot.key)
+    assert ask(vcenter, BATCH)[1] == batch.disks[0].path.read_bytes() != old
+    assert ask(vcenter, redo)[0].status == 404
+
+
+def test_names_with_slashes_are_asked_for_as_vsphere_escapes_them(tmp_path: Path) -> None:
+    world = World(tmp_path, WallClock())
+    dc = world.add_datacenter("DC/West")
+    vm = world.add_vm("a", world.add_host("esxi", world.add_cluster("C", dc)))
+    world.add_disk(vm, world.add_datastore("ds", dc), 1)
+    vcenter = VCenter(world, LabCa(tmp_path / "ca"), world.clock)
+    vcenter.start()
+    try:
+        assert ask(vcenter, "/folder/a/a-flat.vmdk?dcPath=DC%252fWest&dsName=ds")[0].status == 200
+        assert ask(vcenter, "/folder/a/a-flat.vmdk?dcPath=DC/West&dsName=ds")[0].status == 404
+    finally:
+        vcenter.stop()
+
+
 def test_the_estate_is_what_the_examples_expect(world: World) -> None:
     db = world.vm("db-01")
     assert (db.firmware, [d.capacity_bytes // sparse.MIB for d in db.disks]) == ("efi", [128, 64])

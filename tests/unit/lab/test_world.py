@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.lab import sparse
+from reconciler.lab import chains, sparse
 from reconciler.lab.machines import Disk, Happening, Power, Vm
 from reconciler.lab.world import NoTools, World, WrongPower
 
@@ -174,3 +174,39 @@ def test_snapshots_form_a_chain_and_children_move_up(tmp_path: Path) -> None:
     assert vm.current_snapshot == first.key
     with pytest.raises(KeyError):
         world.remove_snapshot(vm, third.key)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_snapshot_freezes_the_base_and_its_removal_merges_what_was_written(tmp_path: Path, order: tuple[int, int]) -> None:
+    world, _, vm, disk = build(tmp_path)
+    base, file = disk.path, disk.file
+    independent = world.add_disk(vm, disk.datastore, 1, mode="independent_persistent")
+    world.power_on(vm)
+    frozen, snapshots = [], []
+    for name in "ab":
+        world.tick()
+        frozen.append(world.source_sha256(vm, disk))
+        snapshots.append(world.create_snapshot(vm, name))
+    world.tick()
+    latest = world.source_sha256(vm, disk)
+    assert [sparse.sha256(layer.path) for layer in disk.layers] == frozen
+    assert sparse.sha256(base) == frozen[0] != latest
+    assert chains.backings(disk) == ("[ds] web/web-000001.vmdk", "[ds] web/web.vmdk")
+    assert disk.backing == "[ds] web/web-000002.vmdk"
+    assert not independent.layers
+    for index in order:
+        world.remove_snapshot(vm, snapshots[index].key)
+        assert world.source_sha256(vm, disk) == latest
+        assert [sparse.sha256(layer.path) for layer in disk.layers] == [f for n, f in enumerate(frozen) if n != index][: len(disk.layers)]
+    assert (disk.path, disk.file, disk.layers, sparse.sha256(base)) == (base, file, [], latest)
+    assert sorted(p.name for p in base.parent.iterdir()) == ["web-flat.vmdk", "web_1-flat.vmdk"]
+
+
+def test_a_grown_disk_keeps_its_bytes_and_adds_zeros(tmp_path: Path) -> None:
+    world, _, vm, disk = build(tmp_path)
+    before = disk.path.read_bytes()
+    world.grow_disk(vm, disk, 20, user="alice")
+    assert disk.path.read_bytes() == before + bytes(4 * sparse.MIB)
+    assert (world.history[-1].kind, world.history[-1].user) == (Happening.RECONFIGURED, "alice")
+    with pytest.raises(ValueError, match="shrink"):
+        world.grow_disk(vm, disk, 16)
