@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.lab.cluster.failures import conflict, success
-from reconciler.lab.cluster.kinds import JOB, NAMESPACE, POD, Kind
+from reconciler.lab.cluster.kinds import JOB, NAMESPACE, POD, PV, PVC, QUOTA, SERVICE_ACCOUNT, STORAGE_CLASS, Kind
 from reconciler.lab.cluster.store import Store, clone
 
 Json = dict[str, Any]
+# The kinds whose strategy sets ReturnDeletedObject; clients parse the reply as the kind itself.
+_ANSWERED_WITH_OBJECT = frozenset({POD, PVC, PV, SERVICE_ACCOUNT, QUOTA, STORAGE_CLASS})
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -27,13 +29,13 @@ class DeleteOptions:
 
 
 def delete(store: Store, kind: Kind, obj: Json, options: DeleteOptions) -> Json:
-    """The reply's body: a Status when the object is gone, else the object with its deletionTimestamp. Errors: 409."""
+    """The reply's body: the object while it is held; once gone, the object or a Status, by kind. Errors: 409."""
     _check_preconditions(kind, obj, options)
     meta, new = obj["metadata"], clone(obj)
     grace = _grace(kind, obj, options)
     _set_finalizers(new["metadata"], options.policy or _default_policy(kind, meta.get("finalizers") or []))
     held = bool(new["metadata"].get("finalizers")) or grace > 0 or kind is NAMESPACE
-    gone = success(kind, meta["name"], meta["uid"])
+    gone = obj if kind in _ANSWERED_WITH_OBJECT else success(kind, meta["name"], meta["uid"])
     if options.dry_run:
         return new if held else gone
     if not held:

@@ -137,8 +137,8 @@ class Kubelets:
         if not mine:
             return
         for other in self._store.all(POD, namespace):
-            elsewhere = other["spec"].get("nodeName") not in (None, node)
-            if not elsewhere or other["status"].get("phase") in _DONE:
+            attached = other["metadata"]["uid"] in self.running or other["status"].get("phase") == "Running"
+            if other["spec"].get("nodeName") in (None, node) or not attached:
                 continue
             for name in mine & set(claims_of(other)):
                 claim = self._store.get(PVC, namespace, name)

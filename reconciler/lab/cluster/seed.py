@@ -77,7 +77,18 @@ def node(name: str) -> Json:
             "capacity": {"cpu": "16", "memory": "64Gi", "pods": "250", "devices.kubevirt.io/kvm": "1k"},
             "allocatable": {"cpu": "16", "memory": "64Gi", "pods": "250", "devices.kubevirt.io/kvm": "1k"},
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status"}],
-            "nodeInfo": {"kubeletVersion": "v1.33.2", "operatingSystem": "linux", "architecture": "amd64"},
+            "nodeInfo": {
+                "architecture": "amd64",
+                "bootID": "00000000-0000-0000-0000-000000000000",
+                "containerRuntimeVersion": "cri-o://1.33.1",
+                "kernelVersion": "5.14.0",
+                "kubeProxyVersion": "v1.33.2",
+                "kubeletVersion": "v1.33.2",
+                "machineID": "00000000000000000000000000000000",
+                "operatingSystem": "linux",
+                "osImage": "Lab Linux",
+                "systemUUID": "00000000-0000-0000-0000-000000000000",
+            },
         },
     }
 

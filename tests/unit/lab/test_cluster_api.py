@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import urllib3
-from tests.unit.lab.clusterkit import Site, claim, pod, site_at
 from kubernetes import client, config, watch
 from kubernetes.client import ApiException
 from kubernetes.dynamic.exceptions import DynamicApiError
+
+from tests.unit.lab.clusterkit import Site, claim, pod, site_at
 
 
 @pytest.fixture
@@ -353,6 +354,18 @@ class TestDoor:
                 bare.custom.list_cluster_custom_object("cdi.kubevirt.io", "v1beta1", "storageprofiles")
             assert caught.value.status == 404
             assert "cdi.kubevirt.io" not in {g.name for g in client.ApisApi(bare.api).get_api_versions().groups}
+
+    @pytest.mark.parametrize(
+        ("method", "path", "code", "reason"),
+        [
+            ("POST", "/api/v1/namespaces/shop/configmaps", 400, "BadRequest"),
+            ("GET", "/apis/example.com/v1/things", 404, "NotFound"),
+            ("POST", "/api/v1/namespaces/shop/configmaps/c", 405, "MethodNotAllowed"),
+        ],
+    )
+    def test_nonsense_has_its_status(self, site: Site, method: str, path: str, code: int, reason: str) -> None:
+        status, body = site.request(method, path, b"{")
+        assert (status, json.loads(body)["reason"]) == (code, reason)
 
     def test_changes_are_audited_with_their_author(self, site: Site) -> None:
         site.core.create_namespaced_config_map("shop", {"metadata": {"name": "c"}}, field_manager="tester")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,11 +164,3 @@ class TestScheduling:
         site.core.delete_namespaced_pod("p", "shop")
         site.later(3700)
         assert site.core.list_namespaced_event("shop").items == []
-
-
-def test_a_spec_that_is_no_json_is_a_bad_request(site: Site) -> None:
-    with pytest.raises(ApiException) as caught:
-        site.api.call_api(
-            "/api/v1/namespaces/shop/configmaps", "POST", header_params={"Content-Type": "text/plain"}, body="a: [", auth_settings=["BearerToken"]
-        )
-    assert json.loads(caught.value.body)["reason"] == "BadRequest"
