@@ -107,11 +107,14 @@ def test_unknown_fields_may_be_warnings(tree: Path) -> None:
     assert (run(tree, "text", False), run(tree, "text", True)) == (1, 0)
 
 
-def test_hidden_folders_and_links_are_not_followed(tree: Path) -> None:
+def test_hidden_folders_and_links_are_not_followed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bad = tmp_path_factory.mktemp("outside") / "bad.yaml"
+    bad.write_text("a: [")
     (tree / ".hidden").mkdir()
     (tree / ".hidden" / "bad.yaml").write_text("a: [")
-    (tree / "link.yaml").symlink_to("/etc/hostname")
+    (tree / "link.yaml").symlink_to(bad)
     (tree / "gone.yaml").symlink_to("nowhere.yaml")
+    (tree / "folder").symlink_to(bad.parent)
     assert run(tree, "text", False) == 0
 
 
