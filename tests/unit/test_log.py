@@ -88,6 +88,7 @@ def test_no_secret_by_any_door(out: io.StringIO, form: str) -> None:
     log.configure(form, "debug", out)
     log.register_secret(secret)
     text = secret.reveal()
+    logger.info("as repr %r", text)
     logger.info("with %s", text, extra={"a": secret, "b": [secret, text], "c": {"deep": text}, "d": f"https://u:{text}@h/x"})
     try:
         raise RuntimeError(f"login with {text!r} failed")

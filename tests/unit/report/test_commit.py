@@ -53,6 +53,12 @@ def test_many_of_one_kind_are_counted() -> None:
     assert len(body) == 500
 
 
+def test_news_stands_before_mere_progress() -> None:
+    old = records(copying("a", 10), vm("b", "PowerOffSource"))
+    subject, _ = said(old, records(copying("a", 20), vm("b", "StartTarget")))
+    assert subject == "shop-wave-1: b starting the target, a copying 20 %"
+
+
 def test_those_that_do_the_same_are_counted_whether_they_just_began_or_not() -> None:
     old = records(copying("a", 10), copying("b", 10), vm("c", "PowerOffSource"), vm("d", "PowerOffSource"))
     subject, _ = said(old, records(copying("a", 20), copying("b", 30), vm("c", "CopyDisks"), succeeded("d")))
