@@ -321,3 +321,38 @@ def test_the_newest_of_a_history_longer_than_one_answer_is_found(site: Site, old
         newest_first = Events.query
         monkeypatch.setattr(Events, "query", lambda self, wanted: newest_first(self, wanted, 10_000)[:1000])
     assert known(site.driver.read_vm(site.vm)).epoch == f"on:{more[-1].number}"
+
+
+def test_a_certificate_that_is_put_right_needs_no_restart(site: Site, vcenter: VCenter, cas: tuple[LabCa, LabCa]) -> None:
+    """Only a refused password is remembered; trust is tried anew each time."""
+    right, stranger = (LabCa.server_context(ca, "vcenter")[0] for ca in cas)
+    listener = vcenter._listener
+    assert listener._server is not None
+    listener._server.context = stranger
+    with pytest.raises(TerminalError, match="CertificateInvalid"):
+        site.driver.read_site()
+    listener._server.context = right
+    assert site.driver.read_site().uuid == site.site_uuid
+
+
+def test_nothing_of_ours_is_left_in_the_session_when_a_filter_is_lost(site: Site, vcenter: VCenter) -> None:
+    for _ in range(4):
+        site.driver.read_inventory()
+        with vcenter.world.lock:
+            (session,) = vcenter.sessions.open.values()
+            for collector in session.collectors.values():
+                collector.version += 5
+    site.driver.read_inventory()
+    site.driver.read_inventory()
+    assert len(session.views) == 1
+    assert sum(len(collector.filters) for collector in session.collectors.values()) == 1
+
+
+def test_a_vcenter_replaced_in_mid_read_yields_no_mixed_inventory(site: Site, vcenter: VCenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.driver.read_inventory()
+    about = vcenter._methods._p.about
+    monkeypatch.setattr(about, "instanceUuid", "11111111-0000-4000-8000-000000000000")
+    site.faults.script(".E")  # the site is asked first; then the session is lost, and the next login meets the other one
+    with pytest.raises(RetryableError, match="ProviderChanged"):
+        site.driver.read_inventory()
+    assert site.driver.read_inventory().site.uuid == "11111111-0000-4000-8000-000000000000"

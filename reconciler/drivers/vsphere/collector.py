@@ -94,11 +94,11 @@ class Change:
 
 @dataclass(slots=True)
 class Watch:
-    """A filter that lives in one session. `version` is what has been applied; asking with it again repeats a lost reply."""
+    """A filter on a collector of its own, in one session. `version` is what has been applied; asking with it again repeats a lost reply."""
 
     generation: int
     view: Any
-    filter: Any
+    collector: Any
     version: str = field(default="")
 
 
@@ -135,11 +135,13 @@ def read_some(content: Any, references: list[Any], paths: tuple[str, ...]) -> li
 def open_watch(content: Any, generation: int) -> Watch:
     """A new filter on the same properties; its first changes are all objects, as entered."""
     view = _view(content)
+    collector = content.propertyCollector.CreatePropertyCollector()
     # partialUpdates off: a changed device list comes whole, so no nested paths need to be patched into it.
-    return Watch(generation, view, content.propertyCollector.CreateFilter(_filter_spec(view), False))
+    collector.CreateFilter(_filter_spec(view), False)
+    return Watch(generation, view, collector)
 
 
-def read_changes(content: Any, watch: Watch) -> tuple[list[Change], str]:
+def read_changes(watch: Watch) -> tuple[list[Change], str]:
     """What has happened since `watch.version`, without waiting, and the version to note once it has been applied.
 
     Errors: InvalidCollectorVersion when the server no longer knows that version.
@@ -148,7 +150,7 @@ def read_changes(content: Any, watch: Watch) -> tuple[list[Change], str]:
     changes: list[Change] = []
     version, more = watch.version, True
     while more:
-        update = content.propertyCollector.WaitForUpdatesEx(version, options)
+        update = watch.collector.WaitForUpdatesEx(version, options)
         if update is None:
             break
         version, more = update.version, bool(update.truncated)
@@ -157,7 +159,8 @@ def read_changes(content: Any, watch: Watch) -> tuple[list[Change], str]:
 
 
 def close_watch(watch: Watch) -> None:
-    watch.filter.DestroyPropertyFilter()
+    """The collector takes its filter with it."""
+    watch.collector.Destroy()
     watch.view.DestroyView()
 
 

@@ -24,6 +24,7 @@ from reconciler.drivers.vsphere.machine import convert_vm
 from reconciler.drivers.vsphere.places import Places
 from reconciler.drivers.vsphere.sdk import moid, vmodl
 from reconciler.drivers.vsphere.session import Session
+from reconciler.errors import RetryableError
 from reconciler.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -44,12 +45,15 @@ class InventoryCache:
         self._places: Places | None = None
         self._watch: Watch | None = None
         self._read_once = False
+        self._site_uuid = ""
 
     def read(self, site: SiteInfo) -> Inventory:
         """Everything, as of now."""
         started = self._clock.monotonic()
         with self._lock:
             converted = self._session.run("read the inventory", self._refresh)
+            if self._site_uuid != site.uuid:
+                raise RetryableError("ProviderChanged", f"{self._session.site} became another vCenter while it was read")
             places = self._known_places()
             vms = tuple(self._vms[id_] for id_ in sorted(self._vms, key=lambda id_: (len(id_), id_)))
         seconds = round(self._clock.monotonic() - started, 3)
@@ -70,25 +74,29 @@ class InventoryCache:
         return all(places.knows(id_) for id_ in (properties.get("runtime.host"), *(disk.store_id for disk in devices.disks)) if id_)
 
     def close(self) -> None:
-        """Give the filter back, if the session still lives."""
         with self._lock:
-            watch, self._watch = self._watch, None
-            if watch is None or watch.generation != self._session.generation:
-                return
-            try:
-                collector.close_watch(watch)
-            except CALL_ERRORS as err:
-                log.debug("filter not removed", extra={"site": self._session.site, "error": type(err).__name__})
+            self._drop_watch()
+
+    def _drop_watch(self) -> None:
+        """Give the filter back, if its session still lives: a vCenter keeps the changes of each filter for its client."""
+        watch, self._watch = self._watch, None
+        if watch is None or watch.generation != self._session.generation:
+            return
+        try:
+            collector.close_watch(watch)
+        except CALL_ERRORS as err:
+            log.debug("filter not removed", extra={"site": self._session.site, "error": type(err).__name__})
 
     def _refresh(self, content: Any) -> int:
         """Bring objects and VMs up to date; the number of VMs converted. May be repeated after any error."""
+        self._site_uuid = str(content.about.instanceUuid)
         if not self._read_once:
             return self._read_all(content)
         try:
             return self._follow(content)
         except _WATCH_LOST:
             log.info("change filter lost, reading in full", extra={"site": self._session.site})
-            self._watch = None
+            self._drop_watch()
             return self._read_all(content)
 
     def _read_all(self, content: Any) -> int:
@@ -100,7 +108,7 @@ class InventoryCache:
     def _follow(self, content: Any) -> int:
         if self._watch is None or self._watch.generation != self._session.generation:
             self._watch = collector.open_watch(content, self._session.generation)
-        changes, version = collector.read_changes(content, self._watch)
+        changes, version = collector.read_changes(self._watch)
         if not self._watch.version:
             self._objects = {}  # a new filter tells of everything
         dirty, places_changed = self._apply(changes)

@@ -124,7 +124,7 @@ class Session:
             content.sessionManager.Login(self.user.reveal().strip(), self.password.reveal())
         except CALL_ERRORS as err:
             ours = self._explain(err, f"{what}: log in")
-            if isinstance(ours, TerminalError):
+            if isinstance(ours, TerminalError) and ours.reason == "AuthFailed":
                 self._refused = ours  # asking again could lock the account; a changed secret makes a new Session
             raise ours from err
         if not content.about.instanceUuid:
