@@ -6,15 +6,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.core.desired import Place, ProviderSpec
-from reconciler.core.model import ObjectRef, Secret
+from reconciler.core.model import ObjectRef, Power, Secret
 from reconciler.drivers.kubevirt import session
 from reconciler.drivers.kubevirt.options import TargetSettings
+from reconciler.drivers.kubevirt.rbac import RULES
 from reconciler.drivers.kubevirt.wake import Wake
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.lab.clock import WallClock
@@ -22,7 +25,7 @@ from reconciler.lab.cluster.site import Cluster
 from reconciler.lab.tls import LabCa
 from reconciler.ports import TargetDriver
 from tests.contract import target_site as want
-from tests.contract.suite_target import TargetContract
+from tests.contract.suite_target import DROP, TargetContract, eventually, is_write, not_in_conflict, seen_vm, seen_volume, switch
 from tests.contract.target_site import Json
 
 WORKER = """
@@ -140,15 +143,16 @@ class TestTheWayIn:
             driver.read_site()
 
 
-class TestWake:
-    def wake(self, site: LabTarget, ca: LabCa, notify: Callable[[], None]) -> Wake:
-        provider = ProviderSpec(ObjectRef("mtv", "target"), "openshift", site.cluster.url, None, {}, Place("p.yaml", 1))
-        secret = {"token": Secret(site.cluster.token), "cacert": Secret(ca.pem)}
-        return session.connect_wake(provider, secret, kubeconfig=None, settings=TargetSettings("image"), clock=SystemClock(), notify=notify)
+def open_wake(site: LabTarget, ca: LabCa, notify: Callable[[], None]) -> Wake:
+    provider = ProviderSpec(ObjectRef("mtv", "target"), "openshift", site.cluster.url, None, {}, Place("p.yaml", 1))
+    secret = {"token": Secret(site.cluster.token), "cacert": Secret(ca.pem)}
+    return session.connect_wake(provider, secret, kubeconfig=None, settings=TargetSettings("image"), clock=SystemClock(), notify=notify)
 
+
+class TestWake:
     def test_a_change_of_ours_wakes_and_a_strangers_does_not(self, site: LabTarget, ca: LabCa) -> None:
         woken = threading.Semaphore(0)
-        wake = self.wake(site, ca, woken.release)
+        wake = open_wake(site, ca, woken.release)
         wake.start()
         try:
             assert woken.acquire(timeout=5)
@@ -167,7 +171,7 @@ class TestWake:
     def test_trouble_is_no_error_and_closing_does_not_wait_for_it(self, site: LabTarget, ca: LabCa) -> None:
         site.cluster.deny("watch", "jobs")
         site.faults.script("RR")
-        wake = self.wake(site, ca, lambda: None)
+        wake = open_wake(site, ca, lambda: None)
         wake.start()
         started = time.monotonic()
         wake.close()
@@ -191,3 +195,41 @@ class TestWhatTheClusterRefuses:
             classes = driver.read_inventory([]).storage_classes
             driver.close()
         assert {(c.name, c.overhead, c.default_volume_mode) for c in classes} == {("fast", None, None), ("bulk", None, None)}
+
+
+class TestRights:
+    def test_the_rights_we_ask_for_are_those_we_use(self, site: LabTarget, ca: LabCa) -> None:
+        """Every method of the port, so often that each of its ways is gone."""
+        woken = threading.Semaphore(0)
+        wake = open_wake(site, ca, woken.release)
+        wake.start()
+        self.use_everything(site)
+        assert woken.acquire(timeout=5)
+        assert woken.acquire(timeout=5)
+        wake.close()
+        used = {call for call in site.cluster.calls if not call.endswith("version")}
+        assert used == {f"{verb} {rule.resource}" for rule in RULES for verb in rule.verbs}
+
+    def use_everything(self, site: LabTarget) -> None:
+        driver, namespace = site.driver, site.namespace
+        driver.ensure_namespace("new")
+        driver.ensure_volume(want.volume(site, waiting=True), None)
+        assert seen_volume(site).waits_for_consumer
+        for _ in range(2):
+            driver.ensure_volume(want.volume(site, waiting=True), None)
+            driver.ensure_binder(want.binder(site))
+            driver.ensure_vm(want.machine(site))
+        eventually(site, lambda: seen_volume(site).phase == "Bound")
+        driver.put_mark(seen_volume(site), None, want.OWNER)
+        switch(site, Power.ON)
+        switch(site, Power.OFF)
+        job, disks, source, spec = want.copy_arguments(site)
+        site.faults.script("..R", only=is_write)
+        with pytest.raises(RetryableError):
+            driver.ensure_copy(job, disks, source, spec)
+        driver.ensure_copy(job, disks, replace(source, credentials={}), spec)
+        eventually(site, lambda: driver.read_progress(namespace, job.name) is not None and site.cluster.calls["get pods/log"] > 0)
+        driver.release_volumes(seen_vm(site), [seen_volume(site)], want.OWNER)
+        driver.read_inventory([namespace])
+        for _, drop in DROP.values():
+            eventually(site, partial(not_in_conflict, partial(drop, site, want.OWNER)))
