@@ -10,7 +10,7 @@ from typing import Any
 
 from reconciler.lab import chains
 from reconciler.lab.machines import Disk, Network, Nic, Vm
-from reconciler.lab.vcenter.vmomi import vim
+from reconciler.lab.vcenter.vmomi import make, vim
 
 _dev: Any = vim.vm.device
 _disk: Any = vim.vm.device.VirtualDisk
@@ -46,16 +46,16 @@ def devices(vm: Vm) -> list[Any]:
     made += [_virtual_disk(disk) for disk in vm.disks]
     made += [_card(nic, number) for number, nic in enumerate(vm.nics)]
     if vm.tpm:
-        made.append(_dev.VirtualTPM(key=11000, deviceInfo=_label("Virtual TPM", "Trusted Platform Module")))
+        made.append(make(_dev.VirtualTPM, key=11000, deviceInfo=_label("Virtual TPM", "Trusted Platform Module")))
     return made
 
 
 def _label(label: str, summary: str) -> Any:
-    return vim.Description(label=label, summary=summary)
+    return make(vim.Description, label=label, summary=summary)
 
 
 def _pci() -> Any:
-    return _dev.VirtualPCIController(key=PCI_KEY, deviceInfo=_label("PCI controller 0", "PCI controller 0"), busNumber=0)
+    return make(_dev.VirtualPCIController, key=PCI_KEY, deviceInfo=_label("PCI controller 0", "PCI controller 0"), busNumber=0)
 
 
 def _controllers(vm: Vm) -> list[Any]:
@@ -70,13 +70,14 @@ def _controllers(vm: Vm) -> list[Any]:
             label = {"sata": "SATA controller 0", "nvme": "NVME controller 0", "ide": "IDE 0"}[bus]
         if bus != "ide":
             fields["controllerKey"] = PCI_KEY
-        made.append(getattr(_dev, name)(deviceInfo=_label(label, label), **fields))
+        made.append(make(getattr(_dev, name), deviceInfo=_label(label, label), **fields))
     return made
 
 
 def _virtual_disk(disk: Disk) -> Any:
     _, controller, first = BUSES[disk.bus]
-    return _disk(
+    return make(
+        _disk,
         key=first + disk.unit,
         deviceInfo=_label(disk.label, f"{disk.capacity_bytes // 1024:,} KB"),
         backing=_backing(disk),
@@ -94,7 +95,7 @@ def _backing(disk: Disk) -> Any:
     parent = None
     chain = chains.backings(disk)
     for name in reversed(chain):
-        parent = cls(fileName=name, datastore=datastore_ref(disk.datastore.key), diskMode=disk.mode, parent=parent, uuid=disk.uuid)
+        parent = make(cls, fileName=name, datastore=datastore_ref(disk.datastore.key), diskMode=disk.mode, parent=parent, uuid=disk.uuid)
     fields: dict[str, Any] = {
         "fileName": disk.backing,
         "datastore": datastore_ref(disk.datastore.key),
@@ -114,33 +115,46 @@ def _backing(disk: Disk) -> Any:
         fields["eagerlyScrub"] = None if disk.thin else False
         if disk.layers:
             fields["deltaDiskFormat"] = "seSparseFormat" if disk.datastore.kind == "VMFS" else "redoLogFormat"
-    return cls(**fields)
+    return make(cls, **fields)
 
 
 def _key_id(disk: Disk) -> Any:
     if disk.key_id is None:
         return None
-    return vim.encryption.CryptoKeyId(keyId=disk.key_id, providerId=vim.encryption.KeyProviderId(id="lab-kms"))
+    return make(vim.encryption.CryptoKeyId, keyId=disk.key_id, providerId=make(vim.encryption.KeyProviderId, id="lab-kms"))
 
 
 def _card(nic: Nic, number: int) -> Any:
     if nic.network.switch:
-        port: Any = vim.dvs.PortConnection(
-            switchUuid=switch_uuid(nic.network), portgroupKey=f"dvportgroup-{nic.network.key}", portKey=str(number), connectionCookie=1
+        port: Any = make(
+            vim.dvs.PortConnection,
+            switchUuid=switch_uuid(nic.network),
+            portgroupKey=f"dvportgroup-{nic.network.key}",
+            portKey=str(number),
+            connectionCookie=1,
         )
-        backing: Any = _dev.VirtualEthernetCard.DistributedVirtualPortBackingInfo(port=port)
+        backing: Any = make(_dev.VirtualEthernetCard.DistributedVirtualPortBackingInfo, port=port)
         summary = f"DVSwitch: {switch_uuid(nic.network)}"
     else:
         summary = nic.network.name
-        backing = _dev.VirtualEthernetCard.NetworkBackingInfo(
-            deviceName=nic.network.name, network=network_ref(nic.network), useAutoDetect=False, inPassthroughMode=None
+        backing = make(
+            _dev.VirtualEthernetCard.NetworkBackingInfo,
+            deviceName=nic.network.name,
+            network=network_ref(nic.network),
+            useAutoDetect=False,
+            inPassthroughMode=None,
         )
-    return getattr(_dev, NICS[nic.model])(
+    return make(
+        getattr(_dev, NICS[nic.model]),
         key=4000 + number,
         deviceInfo=_label(f"Network adapter {number + 1}", summary),
         backing=backing,
-        connectable=_dev.VirtualDevice.ConnectInfo(
-            startConnected=nic.connected, allowGuestControl=True, connected=nic.connected, status="ok" if nic.connected else "untried"
+        connectable=make(
+            _dev.VirtualDevice.ConnectInfo,
+            startConnected=nic.connected,
+            allowGuestControl=True,
+            connected=nic.connected,
+            status="ok" if nic.connected else "untried",
         ),
         controllerKey=PCI_KEY,
         unitNumber=7 + number,

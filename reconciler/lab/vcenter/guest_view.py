@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.lab.machines import Vm
-from reconciler.lab.vcenter.vmomi import vim
+from reconciler.lab.vcenter.vmomi import make, vim
 
 _vm: Any = vim.vm
 
@@ -31,7 +31,8 @@ def guest(vm: Vm) -> Any:
     status, version, running = tools(vm)
     up = vm.tools_running
     state = "shuttingDown" if vm.shutting_down else "running"
-    return _vm.GuestInfo(
+    return make(
+        _vm.GuestInfo,
         toolsStatus=status,
         toolsVersionStatus="guestToolsCurrent" if vm.tools else "guestToolsNotInstalled",
         toolsVersionStatus2=version,
@@ -44,8 +45,8 @@ def guest(vm: Vm) -> Any:
         ipAddress=_address(vm, 0) if up and vm.nics else None,
         net=_guest_nics(vm) if up else [],
         ipStack=_ip_stack() if up else [],
-        disk=[_vm.GuestInfo.DiskInfo(diskPath="/", capacity=1 << 30, freeSpace=1 << 29)] if up else [],
-        screen=_vm.GuestInfo.ScreenInfo(width=-1, height=-1),
+        disk=[make(_vm.GuestInfo.DiskInfo, diskPath="/", capacity=1 << 30, freeSpace=1 << 29)] if up else [],
+        screen=make(_vm.GuestInfo.ScreenInfo, width=-1, height=-1),
         guestState=state if up else "notRunning",
         guestOperationsReady=up,
         interactiveGuestOperationsReady=False,
@@ -57,23 +58,33 @@ def guest(vm: Vm) -> Any:
 def _guest_nics(vm: Vm) -> list[Any]:
     made = []
     for number, nic in enumerate(vm.nics):
-        address: Any = vim.net.IpConfigInfo.IpAddress(ipAddress=_address(vm, number), prefixLength=24, origin="manual", state="preferred")
+        address: Any = make(
+            vim.net.IpConfigInfo.IpAddress,
+            ipAddress=_address(vm, number),
+            prefixLength=24,
+            origin="manual",
+            state="preferred",
+        )
         made.append(
-            _vm.GuestInfo.NicInfo(
+            make(
+                _vm.GuestInfo.NicInfo,
                 network=nic.network.name,
                 ipAddress=[_address(vm, number)],
                 macAddress=nic.mac,
                 connected=nic.connected,
                 deviceConfigId=4000 + number,
-                ipConfig=vim.net.IpConfigInfo(ipAddress=[address]),
+                ipConfig=make(vim.net.IpConfigInfo, ipAddress=[address]),
             )
         )
     return made
 
 
 def _ip_stack() -> list[Any]:
-    dns: Any = vim.net.DnsConfigInfo(dhcp=False, hostName="", domainName="lab.example", ipAddress=["10.20.0.53"])
-    route: Any = vim.net.IpRouteConfigInfo.IpRoute(
-        network="0.0.0.0", prefixLength=0, gateway=vim.net.IpRouteConfigInfo.Gateway(ipAddress="10.20.0.254", device="0")
+    dns: Any = make(vim.net.DnsConfigInfo, dhcp=False, hostName="", domainName="lab.example", ipAddress=["10.20.0.53"])
+    route: Any = make(
+        vim.net.IpRouteConfigInfo.IpRoute,
+        network="0.0.0.0",
+        prefixLength=0,
+        gateway=make(vim.net.IpRouteConfigInfo.Gateway, ipAddress="10.20.0.254", device="0"),
     )
-    return [_vm.GuestInfo.StackInfo(dnsConfig=dns, ipRouteConfig=vim.net.IpRouteConfigInfo(ipRoute=[route]))]
+    return [make(_vm.GuestInfo.StackInfo, dnsConfig=dns, ipRouteConfig=make(vim.net.IpRouteConfigInfo, ipRoute=[route]))]

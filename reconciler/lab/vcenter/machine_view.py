@@ -14,7 +14,7 @@ from typing import Any
 from reconciler.lab.machines import Power, Snapshot, Vm
 from reconciler.lab.vcenter.devices import datastore_ref, devices, network_ref
 from reconciler.lab.vcenter.guest_view import guest, tools
-from reconciler.lab.vcenter.vmomi import vim
+from reconciler.lab.vcenter.vmomi import make, vim
 
 _vm: Any = vim.vm
 POWER = {Power.ON: "poweredOn", Power.OFF: "poweredOff", Power.SUSPENDED: "suspended"}
@@ -36,28 +36,28 @@ def path_name(vm: Vm) -> str:
 
 
 def _files(vm: Vm) -> Any:
-    return _vm.FileInfo(vmPathName=path_name(vm), snapshotDirectory=path_name(vm).rpartition("/")[0] + "/")
+    return make(_vm.FileInfo, vmPathName=path_name(vm), snapshotDirectory=path_name(vm).rpartition("/")[0] + "/")
 
 
 def _options(vm: Vm) -> Any:
-    made = [vim.option.OptionValue(key=key, value=value) for key, value in sorted(vm.extra_config.items())]
+    made = [make(vim.option.OptionValue, key=key, value=value) for key, value in sorted(vm.extra_config.items())]
     return vim.option.OptionValue.Array(made)
 
 
 def _boot_options(vm: Vm) -> Any:
-    return _vm.BootOptions(bootDelay=0, enterBIOSSetup=False, efiSecureBootEnabled=vm.secure_boot, bootRetryEnabled=False)
+    return make(_vm.BootOptions, bootDelay=0, enterBIOSSetup=False, efiSecureBootEnabled=vm.secure_boot, bootRetryEnabled=False)
 
 
 def _affinity(vm: Vm) -> Any:
-    return _vm.AffinityInfo(affinitySet=list(vm.cpu_affinity)) if vm.cpu_affinity else None
+    return make(_vm.AffinityInfo, affinitySet=list(vm.cpu_affinity)) if vm.cpu_affinity else None
 
 
 def _power_ops(vm: Vm) -> Any:
-    return _vm.DefaultPowerOpInfo(powerOffType="soft", suspendType="hard", resetType="soft", standbyAction="checkpoint")
+    return make(_vm.DefaultPowerOpInfo, powerOffType="soft", suspendType="hard", resetType="soft", standbyAction="checkpoint")
 
 
 def _tools_config(vm: Vm) -> Any:
-    return _vm.ToolsConfigInfo(toolsVersion=12352 if vm.tools else 0, afterPowerOn=True, beforeGuestShutdown=True)
+    return make(_vm.ToolsConfigInfo, toolsVersion=12352 if vm.tools else 0, afterPowerOn=True, beforeGuestShutdown=True)
 
 
 HARDWARE: Mapping[str, Callable[[Vm], Any]] = {
@@ -71,7 +71,7 @@ HARDWARE: Mapping[str, Callable[[Vm], Any]] = {
 
 
 def _hardware(vm: Vm) -> Any:
-    return _vm.VirtualHardware(**{name: make(vm) for name, make in HARDWARE.items()})
+    return make(_vm.VirtualHardware, **{name: read(vm) for name, read in HARDWARE.items()})
 
 
 CONFIG: Mapping[str, Callable[[Vm], Any]] = {
@@ -94,7 +94,7 @@ CONFIG: Mapping[str, Callable[[Vm], Any]] = {
     "hardware": _hardware,
     "cpuAllocation": lambda vm: _allocation(vm.cpus * 1000),
     "memoryAllocation": lambda vm: _allocation(vm.memory_mib * 10),
-    "latencySensitivity": lambda vm: vim.LatencySensitivity(level="normal"),
+    "latencySensitivity": lambda vm: make(vim.LatencySensitivity, level="normal"),
     "memoryHotAddEnabled": lambda vm: vm.memory_hot_add,
     "cpuHotAddEnabled": lambda vm: vm.cpu_hot_add,
     "cpuHotRemoveEnabled": lambda vm: False,
@@ -112,11 +112,12 @@ CONFIG: Mapping[str, Callable[[Vm], Any]] = {
 
 
 def _config(vm: Vm) -> Any:
-    return _vm.ConfigInfo(**{name: make(vm) for name, make in CONFIG.items()})
+    return make(_vm.ConfigInfo, **{name: read(vm) for name, read in CONFIG.items()})
 
 
 def _flags(vm: Vm) -> Any:
-    return _vm.FlagInfo(
+    return make(
+        _vm.FlagInfo,
         disableAcceleration=False,
         enableLogging=True,
         useToe=False,
@@ -136,13 +137,18 @@ def _flags(vm: Vm) -> Any:
 
 
 def _allocation(shares: int) -> Any:
-    return vim.ResourceAllocationInfo(
-        reservation=0, expandableReservation=False, limit=-1, shares=vim.SharesInfo(shares=shares, level="normal")
+    return make(
+        vim.ResourceAllocationInfo,
+        reservation=0,
+        expandableReservation=False,
+        limit=-1,
+        shares=make(vim.SharesInfo, shares=shares, level="normal"),
     )
 
 
 def _runtime(vm: Vm) -> Any:
-    return _vm.RuntimeInfo(
+    return make(
+        _vm.RuntimeInfo,
         host=vim.HostSystem(f"host-{vm.host.key}"),
         connectionState="connected" if vm.connected else "disconnected",
         powerState=POWER[vm.power],
@@ -160,7 +166,8 @@ def _runtime(vm: Vm) -> Any:
 
 
 def _summary_config(vm: Vm) -> Any:
-    return _vm.Summary.ConfigSummary(
+    return make(
+        _vm.Summary.ConfigSummary,
         name=escape_name(vm.name),
         template=vm.template,
         vmPathName=path_name(vm),
@@ -179,12 +186,13 @@ def _summary_config(vm: Vm) -> Any:
 
 def _summary(vm: Vm) -> Any:
     status, version, running = tools(vm)
-    return _vm.Summary(
+    return make(
+        _vm.Summary,
         vm=vm_ref(vm),
         runtime=_runtime(vm),
-        guest=_vm.Summary.GuestSummary(toolsStatus=status, toolsVersionStatus2=version, toolsRunningStatus=running),
+        guest=make(_vm.Summary.GuestSummary, toolsStatus=status, toolsVersionStatus2=version, toolsRunningStatus=running),
         config=_summary_config(vm),
-        quickStats=_vm.Summary.QuickStats(guestHeartbeatStatus="green" if vm.tools_running else "gray"),
+        quickStats=make(_vm.Summary.QuickStats, guestHeartbeatStatus="green" if vm.tools_running else "gray"),
         overallStatus="green",
     )
 
@@ -199,7 +207,8 @@ def _snapshots(vm: Vm) -> Any:
 
     def below(parent: int | None) -> list[Any]:
         return [
-            _vm.SnapshotTree(
+            make(
+                _vm.SnapshotTree,
                 snapshot=snapshot_ref(s),
                 vm=vm_ref(vm),
                 name=escape_name(s.name),
@@ -215,7 +224,7 @@ def _snapshots(vm: Vm) -> Any:
         ]
 
     current = next((s for s in vm.snapshots if s.key == vm.current_snapshot), None)
-    return _vm.SnapshotInfo(currentSnapshot=snapshot_ref(current) if current else None, rootSnapshotList=below(None))
+    return make(_vm.SnapshotInfo, currentSnapshot=snapshot_ref(current) if current else None, rootSnapshotList=below(None))
 
 
 def _layout(vm: Vm) -> Any:
@@ -225,8 +234,8 @@ def _layout(vm: Vm) -> Any:
             (disk.backing, "diskDescriptor", 600),
             (f"[{disk.datastore.name}] {disk.folder}/{disk.path.name}", "diskExtent", disk.capacity_bytes),
         ):
-            made.append(_vm.FileLayoutEx.FileInfo(key=len(made), name=name, type=kind, size=size, uniqueSize=size, accessible=True))
-    return _vm.FileLayoutEx(file=made, timestamp=datetime(1970, 1, 1, tzinfo=UTC))
+            made.append(make(_vm.FileLayoutEx.FileInfo, key=len(made), name=name, type=kind, size=size, uniqueSize=size, accessible=True))
+    return make(_vm.FileLayoutEx, file=made, timestamp=datetime(1970, 1, 1, tzinfo=UTC))
 
 
 def _datastores(vm: Vm) -> Any:
@@ -240,8 +249,8 @@ def _networks(vm: Vm) -> Any:
 PROPERTIES: Mapping[str, Callable[[Vm], Any]] = {
     "name": lambda vm: escape_name(vm.name),
     "config": _config,
-    **{f"config.{name}": make for name, make in CONFIG.items()},
-    **{f"config.hardware.{name}": make for name, make in HARDWARE.items()},
+    **{f"config.{name}": read for name, read in CONFIG.items()},
+    **{f"config.hardware.{name}": read for name, read in HARDWARE.items()},
     "runtime": _runtime,
     "guest": guest,
     "guestHeartbeatStatus": lambda vm: "green" if vm.tools_running else "gray",

@@ -160,8 +160,11 @@ def _descend(value: Any, parts: Sequence[str], path: str) -> Any:
 
 
 def _typed(owner: Any, name: str, value: Any) -> Any:
-    """A plain list as the array type that the property has, so that it can be written as an `any`."""
-    return owner._GetPropertyInfo(name).type(value) if type(value) is list else value
+    """A plain list or number as the type that the property has, so that it can be written as an `any`."""
+    if type(value) not in (list, int):
+        return value
+    kind = owner._GetPropertyInfo(name).type
+    return kind(value) if type(value) is list or kind is support.long else value
 
 
 def _check_type(kind: type, name: str, path: str) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from xml.parsers.expat import ExpatError, ParserCreate
 from xml.sax.saxutils import escape
 
+from reconciler.lab.vcenter.spelling import NAMESPACE, NotPlain, spell
 from reconciler.lab.vcenter.vmomi import adapter, support, vmodl
 
-NAMESPACE = "urn:vim25"
 API_VERSION = "8.0.2.0"
 NSMAP = {**adapter.SOAP_NSMAP, NAMESPACE: ""}
 HEAD = (
@@ -128,6 +128,14 @@ def render(value: Any, name: str, kind: Any, version: str) -> str:
     """`value` as one element (a list: as many); `kind` is the static type, `object` writes xsi:type."""
     if value is None or (isinstance(value, list) and not value and kind is not object):
         return ""
+    try:
+        return spell(value, name, kind, version)
+    except NotPlain:
+        return render_slowly(value, name, kind, version)
+
+
+def render_slowly(value: Any, name: str, kind: Any, version: str) -> str:
+    """By pyVmomi's own serializer, which knows every case."""
     writer = StringIO()
     serializer = adapter.SoapSerializer(writer, version, NSMAP)
     serializer.outermostAttrs = ""
