@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -22,6 +22,8 @@ from reconciler.report.words import duration, size, size_of
 
 _LINE_EVERY_S = 1.0
 _BAR_WIDTH = 24
+_BAR_LEAST = 8
+_TAIL_WIDTH = 32  # the bar leaves this much to what stands behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class LiveRow:
     @property
     def percent(self) -> int:
         return min(self.done_bytes * 100 // self.total_bytes, 100) if self.total_bytes else 0
+
+    @property
+    def begun(self) -> bool:
+        return self.total_bytes > 0 and self.done_bytes > 0
 
     @property
     def moving(self) -> bool:
@@ -72,7 +78,7 @@ class LiveView:
 
     def show(self, rows: Sequence[LiveRow]) -> None:
         if self._live:
-            self._live.update(progress_table(rows, self._console.height - 2), refresh=True)
+            self._live.update(progress_table(rows, self._console.height - 2, self._console.width), refresh=True)
             return
         for row in rows:
             self._line(row)
@@ -110,39 +116,51 @@ def plain_line(row: LiveRow) -> str:
     return f"{clean(row.vm, 60)}: {', '.join(parts)}"
 
 
-def progress_table(rows: Sequence[LiveRow], height: int) -> Group:
+def progress_table(rows: Sequence[LiveRow], height: int, width: int) -> Group:
     """At most `height` lines: those that move first, then the others in the given order; the rest is counted."""
     order = sorted(range(len(rows)), key=lambda i: (not rows[i].moving, i))
     room = max(height - 2, 1) if len(rows) > height - 1 else len(rows)
     shown = [rows[i] for i in sorted(order[:room])]
-    table = Table.grid(padding=(0, 2))
-    for _ in range(3):
-        table.add_column(no_wrap=True)
-    for _ in range(3):
-        table.add_column(no_wrap=True, justify="right")
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for row in shown:
-        table.add_row(*_cells(row))
     total = sum(r.total_bytes for r in rows)
     done = sum(r.done_bytes for r in rows)
     rate = sum(r.rate for r in rows if r.moving)
     hidden = f"{len(rows) - len(shown)} more VMs   " if len(shown) < len(rows) else ""
     speed = f", {size(int(rate))}/s" if rate else ""
-    return Group(table, Text(f"{hidden}{size_of(done, total)} in all{speed}" if total else hidden, style="dim"))
+    return Group(_table(shown, width), Text(f"{hidden}{size_of(done, total)} in all{speed}" if total else hidden, style="dim"))
 
 
-def _cells(row: LiveRow) -> tuple[Text | ProgressBar, ...]:
-    started = row.total_bytes > 0 and row.done_bytes > 0
+def _table(rows: Sequence[LiveRow], width: int) -> Table:
+    """Only the last column is cut where the terminal is narrow; the bar comes where there is room."""
+    cells = [_cells(row) for row in rows]
+    needed = [max((row[i].cell_len for row in cells), default=0) for i in range(4)]
+    free = width - sum(needed) - 2 * len(needed)
+    bar = min(free - _TAIL_WIDTH, _BAR_WIDTH)
+    table = Table.grid(padding=(0, 2))
+    for i, fixed in enumerate(needed):
+        if i == 2 and bar >= _BAR_LEAST:
+            table.add_column(width=bar)
+        table.add_column(no_wrap=True, width=fixed, justify="right" if i >= 2 else "left")
+    table.add_column(no_wrap=True, overflow="ellipsis", width=max(free - (bar + 2 if bar >= _BAR_LEAST else 0), 1))
+    for row, texts in zip(rows, cells, strict=True):
+        drawn: list[RenderableType] = list(texts)
+        if bar >= _BAR_LEAST:
+            drawn.insert(2, ProgressBar(total=row.total_bytes, completed=row.done_bytes, width=bar) if row.begun else "")
+        table.add_row(*drawn)
+    return table
+
+
+def _cells(row: LiveRow) -> tuple[Text, ...]:
+    """Name, phase, percent, amount; then speed and time left while bytes move, and the note."""
     amount = size_of(row.done_bytes, row.total_bytes)
-    bar = ProgressBar(total=row.total_bytes, completed=row.done_bytes, width=_BAR_WIDTH) if started else Text("")
+    tail = [f"{_rate(row)}, {duration(row.eta_s or 0)} left"] if row.moving else []
+    if row.note and row.note != amount:
+        tail.append(clean(row.note, 200))
     return (
-        Text(clean(row.vm, 40), style="bold"),
-        Text(clean(row.phase, 40), style="cyan" if row.moving else ""),
-        bar,
-        Text(f"{row.percent} %" if started else ""),
-        Text(amount if started else size(row.total_bytes) if row.total_bytes else ""),
-        Text(f"{_rate(row)}  {duration(row.eta_s or 0)}" if row.moving else ""),
-        Text(clean(row.note, 120) if row.note != amount else "", style="dim"),
+        Text(clean(row.vm, 24), style="bold"),
+        Text(clean(row.phase, 30), style="cyan" if row.moving else ""),
+        Text(f"{row.percent} %" if row.begun else ""),
+        Text(amount if row.begun else size(row.total_bytes) if row.total_bytes else ""),
+        Text(", ".join(tail), style="" if row.moving else "dim"),
     )
 
 

@@ -87,7 +87,7 @@ def test_a_terminal_gets_a_table_in_place() -> None:
 def test_more_vms_than_lines_shows_those_that_move() -> None:
     rows = [LiveRow(f"wait-{i}", "waiting", 0, GIB) for i in range(100)] + [row(45)]
     out = io.StringIO()
-    Console(file=out, width=140).print(progress_table(rows, 10))
+    Console(file=out, width=140).print(progress_table(rows, 10, 140))
     lines = out.getvalue().splitlines()
     assert len(lines) <= 10
     assert any("web-01" in line and "45 %" in line for line in lines)
@@ -99,3 +99,14 @@ def test_a_dumb_terminal_gets_lines() -> None:
     with LiveView(Console(file=out, force_terminal=True, width=140, _environ={"TERM": "dumb"}), Hands()) as view:
         view.show([row(45)])
     assert out.getvalue().strip() == plain_line(row(45))
+
+
+def test_a_narrow_terminal_cuts_the_notes_only() -> None:
+    rows = [row(45), LiveRow("db-01", "shutting down the source", 0, 100 * GIB, 0, "the guest is asked to shut down and given 600 s")]
+    for width in (80, 100, 130):
+        out = io.StringIO()
+        Console(file=out, width=width).print(progress_table(rows, 20, width))
+        first, second, _ = out.getvalue().splitlines()
+        assert "web-01" in first and "45 %" in first and "18 of 40 GiB" in first and "210 MiB/s, 1 min 47 s" in first
+        assert "shutting down the source" in second and "100 GiB" in second and "the guest is asked" in second
+        assert ("━" in first) == (width >= 100)
