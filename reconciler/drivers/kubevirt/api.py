@@ -149,7 +149,8 @@ class Api:
         query = {**selectors, "watch": "true", "resourceVersion": version, "timeoutSeconds": str(seconds)}
         response = self._request(call, "GET", resource.path(), query, None, {}, (self._timeout[0], seconds + self._timeout[1]))
         if response.status != 200:
-            raise failures.from_reply(call, response.status, self._body(call, response), response.headers)
+            said = self._hide(self._body(call, response).decode(errors="replace"))
+            raise failures.from_reply(call, response.status, said.encode(), response.headers)
         return Watch(response.response)
 
     def read_path(self, path: str) -> tuple[Obj, Reply]:
@@ -176,7 +177,8 @@ class Api:
         seconds = round(self._clock.monotonic() - started, 4)
         log.debug("kubernetes request", extra={"method": method, "path": path, "status": response.status, "seconds": seconds})
         if not 200 <= response.status < 300:
-            raise failures.from_reply(call, response.status, self._hide(data.decode(errors="replace")).encode(), response.headers)
+            said = failures.without_values(self._hide(data.decode(errors="replace")), (body or {}).get("data") or {})
+            raise failures.from_reply(call, response.status, said.encode(), response.headers)
         return Reply(data, response.headers.get("Date", ""))
 
     def _request(

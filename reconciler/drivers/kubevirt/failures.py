@@ -6,6 +6,7 @@ Source: Kubernetes API concepts; `metav1.Status` reasons and causes.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -60,6 +61,15 @@ def from_reply(call: Call, status: int, body: bytes, headers: Mapping[str, str])
             _retry_after_s(headers),
         )
     return TerminalError("Invalid", f"{call}: {call.site} answered {status} {reason}: {message}")
+
+
+def without_values(text: str, data: Mapping[str, str]) -> str:
+    """A server's message without the values of the Secret that we sent: decoding errors may quote the body. `data` is base64."""
+    for value in data.values():
+        plain = base64.b64decode(value).decode(errors="replace")
+        for word in (value, json.dumps(plain)[1:-1], plain):
+            text = text.replace(word, "***") if len(word) > 3 else text
+    return text
 
 
 def unreachable(call: Call, cause: str) -> ReconcilerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -60,6 +61,15 @@ def test_codes(code: int, body: bytes, kind: type[Exception], reason: str, says:
     assert error.reason == reason
     assert says in error.message
     assert "create PersistentVolumeClaim shop/web-disk-0" in error.message
+
+
+def test_a_server_that_quotes_a_secret_is_not_quoted() -> None:
+    data = {"password": base64.b64encode(b'hunter "2" hunter').decode(), "user": base64.b64encode(b"ab").decode()}
+    text = json.dumps({"message": f'cannot decode {data["password"]} and hunter "2" hunter of user ab'})
+    found = failures.without_values(text, data)
+    assert "hunter" not in found
+    assert data["password"] not in found
+    assert json.loads(found)["message"] == "cannot decode *** and *** of user ab"
 
 
 def test_two_kinds_of_409_are_told_apart() -> None:
