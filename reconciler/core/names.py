@@ -10,9 +10,10 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 
-from reconciler.core.gotemplate import TemplateError, parse
+from reconciler.core.gotemplate import TemplateError
 from reconciler.core.model import ObjectRef
 from reconciler.core.sprig import Value
+from reconciler.core.templateparse import parse
 from reconciler.errors import UserError
 
 DEFAULT_PVC_TEMPLATE = "{{trunc 15 .PlanName}}-{{trunc 15 .TargetVmName}}-disk-{{.DiskIndex}}"

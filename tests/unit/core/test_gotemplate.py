@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.gotemplate import TemplateError, parse
+from reconciler.core.gotemplate import TemplateError
 from reconciler.core.re2 import PatternError, replace_all
 from reconciler.core.sprig import Value
+from reconciler.core.templateparse import parse
 
 DATA: dict[str, Value] = {"Name": "Web Server 01", "Index": 2, "Root": 2, "Shared": False, "Empty": ""}
 
