@@ -24,10 +24,8 @@ class Collector:
 
     def step(self) -> None:
         self._collect_orphans_of_absent_owners()
-        for kind in KINDS:
-            for obj in self._store.all(kind):
-                if obj["metadata"].get("deletionTimestamp"):
-                    self._finish(kind, obj)
+        for kind, obj in self._store.deleting():
+            self._finish(kind, obj)
         if self._clock.monotonic() - self._last_expiry > 60:
             self._last_expiry = self._clock.monotonic()
             self._expire_events()

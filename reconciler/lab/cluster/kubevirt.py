@@ -55,6 +55,11 @@ class KubeVirt:
         self._begun: dict[str, float] = {}  # VMI uid -> when its phase began to wait
         self._asked: dict[str, str] = {}  # VM uid -> start or stop, for strategies that take requests
 
+    @property
+    def busy(self) -> bool:
+        """True while a guest boots or shuts down."""
+        return bool(self._begun)
+
     def step(self) -> None:
         for vm in self._store.all(VM):
             self._sync_vm(vm)
@@ -62,6 +67,8 @@ class KubeVirt:
             self._sync_vmi(vmi)
         for uid in [uid for uid in self.on if self._store.by_uid(uid) is None]:
             del self.on[uid]
+        for uid in [uid for uid in self._begun if self._store.by_uid(uid) is None]:
+            del self._begun[uid]
 
     # ---- subresources ----
 
@@ -228,6 +235,7 @@ class KubeVirt:
         uid, status = vmi["metadata"]["uid"], vmi["status"]
         if pod is None or pod["status"].get("phase") in _ENDED:
             status["phase"] = "Failed"
+            self._begun.pop(uid, None)
         elif pod["status"].get("phase") == "Running":
             begun = self._begun.setdefault(uid, now)
             status |= {

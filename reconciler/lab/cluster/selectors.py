@@ -68,11 +68,3 @@ def field_predicate(kind: Kind, text: str) -> Predicate:
             raise bad_request(f"field label not supported: {match['key']}")
         terms.append((match["key"], match["op"] != "!=", match["value"]))
     return lambda obj: all((_field(obj, key) == value) is same for key, same, value in terms)
-
-
-def selects(selector: Json | None, labels: Json) -> bool:
-    """A LabelSelector object (matchLabels and matchExpressions)."""
-    if not selector:
-        return False
-    wanted: Json = selector.get("matchLabels") or {}
-    return all(labels.get(key) == value for key, value in wanted.items())

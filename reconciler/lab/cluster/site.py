@@ -125,8 +125,8 @@ class Cluster:
             self.step()
             with self.store.lock:
                 if self.store.rv == before:
-                    # Processes that end and delays that pass change nothing in the store: look again soon.
-                    self.store.changed.wait(0.02 if self._kubelets.busy else 0.05)
+                    # Processes that end and delays that pass change nothing in the store: look again by oneself.
+                    self.store.changed.wait(0.02 if self._kubelets.busy or self._kubevirt.busy else 0.25)
             self._stopping.wait(0.005)  # lets a burst of writes gather, so that a step sees many
 
     def step(self) -> None:
@@ -170,6 +170,7 @@ class Cluster:
         self._endpoints.denials.append(Denial(verb, resource, namespace))
 
     def allow_all(self) -> None:
+        """Grant again what `deny` took."""
         self._endpoints.denials.clear()
 
     def expire_history(self) -> None:
@@ -265,7 +266,7 @@ class Cluster:
         return clone(found) if found is not None else None
 
     def find_all(self, kind: str | Kind, namespace: str = "") -> list[Json]:
-        return [clone(obj) for obj in self.store.all(by_name(kind) if isinstance(kind, str) else kind, namespace)]
+        return [clone(entry.obj) for entry in self.store.entries(by_name(kind) if isinstance(kind, str) else kind, namespace)]
 
     @property
     def uid(self) -> str:

@@ -96,6 +96,7 @@ class Store:
         self._floor: dict[str, int] = {}  # history is complete for versions above this
         self._by_uid: dict[str, tuple[Kind, Key]] = {}
         self._owned: dict[str, set[tuple[Kind, Key]]] = {}  # owner uid -> dependents
+        self._deleting: dict[tuple[Kind, Key], None] = {}  # a dict, for its order
         self._versions: dict[str, int] = {}
 
     def timestamp(self) -> str:
@@ -122,7 +123,16 @@ class Store:
         return [entry for _, entry in rows]
 
     def all(self, kind: Kind, namespace: str = "") -> list[Json]:
-        return [entry.obj for entry in self.entries(kind, namespace)]
+        """In no order that means anything; what controllers look through."""
+        with self.lock:
+            rows = list(self._tables.get(kind.resource, {}).items())
+        return [entry.obj for (where, _), entry in rows if not namespace or where == namespace]
+
+    def deleting(self) -> list[tuple[Kind, Json]]:
+        """Everything that has a deletionTimestamp."""
+        with self.lock:
+            found = [(kind, self.get(kind, *key)) for kind, key in self._deleting]
+        return [(kind, obj) for kind, obj in found if obj is not None]
 
     def version(self, kind: Kind) -> int:
         """The resource version of the last change of this kind."""
@@ -222,6 +232,10 @@ class Store:
                 del self._owned[uid]
         for uid in new - old:
             self._owned.setdefault(uid, set()).add((kind, key))
+        if after is not None and after.obj["metadata"].get("deletionTimestamp"):
+            self._deleting[(kind, key)] = None
+        else:
+            self._deleting.pop((kind, key), None)
         if after is None and before is not None:
             self._by_uid.pop(before.obj["metadata"]["uid"], None)
         elif after is not None:
