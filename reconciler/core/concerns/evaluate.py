@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reconciler.core.concerns import vmware
+from reconciler.core.concerns import openstack, ovirt, vmware
 from reconciler.core.concerns.rule import Concern, Document, Rule
 from reconciler.core.model import Platform
 
 # Forklift ships no policies for OpenShift, EC2 and Nutanix sources: their lists stay empty.
-TABLES: Mapping[Platform, tuple[Rule, ...]] = {Platform.VSPHERE: vmware.RULES}
+TABLES: Mapping[Platform, tuple[Rule, ...]] = {
+    Platform.VSPHERE: vmware.RULES,
+    Platform.OVIRT: ovirt.RULES,
+    Platform.OPENSTACK: openstack.RULES,
+}
 
 
 def evaluate(platform: Platform, attributes: Document) -> tuple[Concern, ...]:

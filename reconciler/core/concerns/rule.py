@@ -90,6 +90,11 @@ def number(value: object) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def matches(value: object, pattern: str) -> bool:
+    """Policies search anywhere in the text, case-sensitive, unless a pattern has anchors; what is no text matches nothing."""
+    return isinstance(value, str) and re.search(pattern, value) is not None
+
+
 def count(value: object) -> int | None:
     """Length of a list, object or text; undefined (None) for anything else, null too."""
     return len(value) if isinstance(value, Sized) and isinstance(value, Sequence | Mapping | set | frozenset) else None
