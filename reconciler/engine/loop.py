@@ -26,7 +26,7 @@ from reconciler.engine.observe import Watch, live, observe
 from reconciler.engine.publish import Pace, Urgency
 from reconciler.engine.sites import Sites
 from reconciler.errors import RetryableError, Superseded
-from reconciler.manifests.load import CacheEntry, SourceFile, load, missing
+from reconciler.manifests.load import CacheEntry, SourceFile, load, missing, wants
 from reconciler.manifests.recordstore import RecordStore
 from reconciler.manifests.resolve import resolve
 from reconciler.ports import Checkout, Clock, StatusRepo
@@ -101,7 +101,7 @@ class Engine:
     def _load(self, checkout: Checkout) -> Desired:
         if self._desired is not None and self._desired.revision == checkout.desired.commit:
             return self._desired
-        blobs = checkout.desired.blobs
+        blobs = [b for b in checkout.desired.blobs if wants(b.path)]
         contents = self._repo.read(missing([b.id for b in blobs], self._cache))
         loaded = load((SourceFile(b.path, b.id, contents.get(b.id)) for b in blobs), cache=self._cache)
         self._desired = resolve(loaded, checkout.desired.commit)

@@ -141,13 +141,26 @@ class Wire:
         return answer
 
 
-SOAP_LOOKS = ("Retrieve", "CurrentTime", "Login", "Logout", "CreateContainerView", "DestroyView", "Continue", "Query", "Wait", "CreateFilter", "Fetch")
+SOAP_LOOKS = (
+    "Retrieve",
+    "CurrentTime",
+    "Login",
+    "Logout",
+    "CreateContainerView",
+    "CreatePropertyCollector",
+    "DestroyView",
+    "Continue",
+    "Query",
+    "Wait",
+    "CreateFilter",
+    "Fetch",
+)
 
 
 @contextlib.contextmanager
 def tapped(wire: Wire) -> Iterator[None]:
     """Put `wire` between our drivers and the sockets: SOAP method calls, REST requests, git's talks with the remote."""
-    soap, rest, git = SoapAdapter.SoapStubAdapter.InvokeMethod, Api._request, Git.remote
+    soap, rest, git = SoapAdapter.SoapStubAdapter.InvokeMethod, Api._request, Git.run
 
     def invoke(self: Any, mo: Any, info: Any, args: Any, *rest_: Any) -> Any:
         effect = not info.wsdlName.startswith(SOAP_LOOKS) and "Destroy" not in info.wsdlName
@@ -156,13 +169,15 @@ def tapped(wire: Wire) -> Iterator[None]:
     def request(self: Any, call: Any, method: str, *args: Any) -> Any:
         return wire.call(f"rest {method} {args[0]}", method != "GET", lambda: rest(self, call, method, *args))
 
-    def remote(self: Any, args: Sequence[str], timeout_s: float | None = None) -> Any:
-        return wire.call(f"git {args[0]} {args[-1] if args else ''}", args[0] == "push", lambda: git(self, args, timeout_s))
+    def run(self: Any, args: Sequence[str], *more: Any, **options: Any) -> Any:
+        if args[0] not in ("push", "fetch", "ls-remote"):
+            return git(self, args, *more, **options)
+        return wire.call(f"git {args[0]} {args[-1]}", args[0] == "push", lambda: git(self, args, *more, **options))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SoapAdapter.SoapStubAdapter, "InvokeMethod", invoke)
         patch.setattr(Api, "_request", request)
-        patch.setattr(Git, "remote", remote)
+        patch.setattr(Git, "run", run)
         yield
 
 
@@ -384,7 +399,9 @@ class SimLab:
         blobs = tuple(Blob(line.split("\t", 1)[1], line.split()[2]) for line in out.stdout.splitlines())
 
         def read(ids: Sequence[str]) -> dict[str, bytes]:
-            return {i: subprocess.run(["git", "-C", str(self.repo), "cat-file", "blob", i], capture_output=True, check=True).stdout for i in ids}
+            return {
+                i: subprocess.run(["git", "-C", str(self.repo), "cat-file", "blob", i], capture_output=True, check=True).stdout for i in ids
+            }
 
         return RecordStore().update(Tree(head, blobs), read)
 
@@ -429,5 +446,9 @@ class SimLab:
     def assert_nothing_left(self) -> None:
         """No Job, pod or Secret of ours in the target namespaces."""
         for kind in ("Job", "Pod", "Secret"):
-            left = [o for o in self.cluster.find_all(kind) if o["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "reconciler"]
+            left = [
+                o
+                for o in self.cluster.find_all(kind)
+                if o["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "reconciler"
+            ]
             assert not left, f"left over: {[o['metadata']['name'] for o in left]}"
