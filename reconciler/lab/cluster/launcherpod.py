@@ -23,7 +23,7 @@ def claim_names(vmi: Json) -> list[str]:
     return names
 
 
-def launcher_pod(vmi: Json, store: Store) -> Json:
+def _spec(vmi: Json, store: Store) -> Json:
     meta, spec = vmi["metadata"], vmi["spec"]
     mounts: list[Json] = []
     devices: list[Json] = []
@@ -53,6 +53,11 @@ def launcher_pod(vmi: Json, store: Store) -> Json:
     if spec.get("tolerations"):
         pod_spec["tolerations"] = spec["tolerations"]
     fill_pod_spec(pod_spec, "Never")
+    return pod_spec
+
+
+def launcher_pod(vmi: Json, store: Store) -> Json:
+    meta = vmi["metadata"]
     owner = {"apiVersion": VMI.api_version, "kind": VMI.kind, "name": meta["name"], "uid": meta["uid"]}
     labels = {"kubevirt.io": "virt-launcher", "kubevirt.io/created-by": meta["uid"], "vm.kubevirt.io/name": meta["name"]}
     return {
@@ -67,6 +72,6 @@ def launcher_pod(vmi: Json, store: Store) -> Json:
             "annotations": {"kubevirt.io/domain": meta["name"]},
             "ownerReferences": [owner | {"controller": True, "blockOwnerDeletion": True}],
         },
-        "spec": pod_spec,
+        "spec": _spec(vmi, store),
         "status": {"phase": "Pending", "qosClass": "Burstable"},
     }

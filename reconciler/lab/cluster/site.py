@@ -83,17 +83,20 @@ class Cluster:
         logs = PodLogFiles(self.store, clock, self._kubelets)
         self._endpoints = Endpoints(self.store, self._kinds, logs, self._kubevirt, f"127.0.0.1:{self._server.port}")
         self._server.endpoints = self._endpoints
-        self._controllers: tuple[Controller, ...] = (
-            Collector(self.store, clock),
+        self._controllers = self._in_order(events)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lab-cluster-controllers")
+
+    def _in_order(self, events: Recorder) -> tuple[Controller, ...]:
+        return (
+            Collector(self.store, self._clock),
             self._volumes,
-            Scheduler(self.store, clock, events),
+            Scheduler(self.store, self._clock, events),
             self._kubevirt,
-            Jobs(self.store, self._endpoints.registry, clock, events),
+            Jobs(self.store, self._endpoints.registry, self._clock, events),
             self._kubelets,
             Quotas(self.store),
         )
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lab-cluster-controllers")
 
     # ---- life ----
 

@@ -69,8 +69,7 @@ def test_in_wall_time_the_controllers_act_by_themselves_and_stop_leaves_nothing(
 
 
 def open_sockets() -> int:
-    links = (os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
-    return sum(link.startswith("socket:") for link in links)
+    return sum(fd.is_symlink() and str(fd.readlink()).startswith("socket:") for fd in Path("/proc/self/fd").iterdir())
 
 
 def test_a_cluster_that_never_started_stops(tmp_path: Path) -> None:
