@@ -1,4 +1,4 @@
-"""A whole lab in one process and in simulated time: real git, real SOAP and REST on loopback, the real worker inline, and deaths at the wire.
+"""A whole lab in one process and simulated time: real git, real SOAP and REST on loopback, the real worker inline, deaths at the wire.
 
 Where it stands: the ground of the integration tests. Time moves only when somebody sleeps; every sleep lets both sites go on.
 A death is at the client's side of a call that leaves the process: from then on every call raises Crash (a BaseException), until the harness
