@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -165,6 +166,19 @@ class SourceContract:
             cause = caught.value.__cause__
             shown += f" {cause!s} {cause!r}"
             assert PASSWORD not in shown
+
+    def test_secrets_are_in_no_log(self, site: Site, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        site.driver.read_inventory()
+        site.expire_sessions()
+        vm = known(site.driver.read_vm(site.vm))
+        site.driver.request_power(site.vm, PowerRequest.OFF)
+        site.driver.describe_copy(vm, [DiskChoice(vm.disks[0].uuid, site.path)])
+        with pytest.raises(TerminalError):
+            site.connect(password="wrong-" + PASSWORD).read_site()
+        site.driver.close()
+        assert caplog.records
+        assert PASSWORD not in "".join(f"{record.getMessage()} {vars(record)!r}" for record in caplog.records)
 
     # ---- inventory --------------------------------------------------------------------------------------------------------------------
 

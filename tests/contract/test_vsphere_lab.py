@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -356,3 +357,19 @@ def test_a_vcenter_replaced_in_mid_read_yields_no_mixed_inventory(site: Site, vc
     with pytest.raises(RetryableError, match="ProviderChanged"):
         site.driver.read_inventory()
     assert site.driver.read_inventory().site.uuid == "11111111-0000-4000-8000-000000000000"
+
+
+def test_a_power_on_between_the_two_questions_of_a_read_shows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.world.power_off(site.machine)
+    before = known(site.driver.read_vm(site.vm)).epoch
+    query = Events.query
+
+    def meddle(self: Events, wanted: Any, limit: int | None = None) -> list[Any]:
+        site.world.power_on(site.machine)
+        site.world.power_off(site.machine)
+        return query(self, wanted, limit)
+
+    monkeypatch.setattr(Events, "query", meddle)
+    after = known(site.driver.read_vm(site.vm))
+    assert after.power is Power.OFF
+    assert after.epoch != before

@@ -6,6 +6,7 @@ properties or objects (machine.py, workload.py, places.py). Behind this line not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,11 @@ def digest(path: str, value: Any) -> Any:
     return reader(value) if reader is not None else value
 
 
+def plain(name: str) -> str:
+    """An inventory name as a person wrote it: vSphere stores "/", "\\" and "%" in names as %2f, %5c and %25."""
+    return re.sub(r"%(2f|5c|25)", lambda m: chr(int(m[1], 16)), name, flags=re.IGNORECASE)
+
+
 def _reference(reference: Any) -> Document:
     return {"kind": kind(reference), "id": moid(reference)}
 
@@ -49,7 +55,7 @@ def _snapshots(info: Any) -> Snapshots:
 
 def _flatten(trees: Sequence[Any]) -> Iterator[SourceSnapshot]:
     for tree in trees:
-        yield SourceSnapshot(id=moid(tree.snapshot), name=tree.name, key=None)
+        yield SourceSnapshot(id=moid(tree.snapshot), name=plain(tree.name), key=None)
         yield from _flatten(tree.childSnapshotList)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Power
 from reconciler.drivers.vsphere.devices import place_devices
-from reconciler.drivers.vsphere.digest import Properties
+from reconciler.drivers.vsphere.digest import Properties, plain
 from reconciler.drivers.vsphere.hardware import Devices
-from reconciler.drivers.vsphere.places import Places, plain
+from reconciler.drivers.vsphere.places import Places
 from reconciler.drivers.vsphere.workload import change_tracking, workload
 
 _POWER = {"poweredOn": Power.ON, "poweredOff": Power.OFF, "suspended": Power.SUSPENDED}

@@ -6,12 +6,11 @@ account may not see. What it is not: VMs (machine.py).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from reconciler.core.inventory import NamedItem
-from reconciler.drivers.vsphere.digest import Properties
+from reconciler.drivers.vsphere.digest import Properties, plain
 from reconciler.drivers.vsphere.hardware import CardFacts
 
 _NETWORKS = frozenset({"Network", "DistributedVirtualPortgroup", "OpaqueNetwork"})
@@ -116,8 +115,3 @@ class Places:
                 "drsVms": cluster.get("configuration.drsVmConfig") or [],
             },
         }
-
-
-def plain(name: str) -> str:
-    """An inventory name as a person wrote it: vSphere stores "/", "\\" and "%" in names as %2f, %5c and %25."""
-    return re.sub(r"%(2f|5c|25)", lambda m: chr(int(m[1], 16)), name, flags=re.IGNORECASE)

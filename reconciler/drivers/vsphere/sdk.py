@@ -25,3 +25,8 @@ def moid(reference: Any) -> str:
 def kind(thing: Any) -> str:
     """The type's name as in the API's documents: "VirtualMachine", "VirtualDiskFlatVer2BackingInfo"."""
     return str(_wsdl_name(type(thing)))
+
+
+def reference(content: Any, type_: Any, id_: str) -> Any:
+    """An object by its id, on the connection that `content` came over."""
+    return type_(id_, content.propertyCollector._stub)

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from reconciler.core.desired import ProviderSpec
 from reconciler.core.inventory import SiteInfo
 from reconciler.core.model import Secret
-from reconciler.drivers.vsphere.faults import CALL_ERRORS, explain, redact
-from reconciler.drivers.vsphere.sdk import SoapStubAdapter, vim
+from reconciler.drivers.vsphere.faults import CALL_ERRORS, explain
+from reconciler.drivers.vsphere.sdk import SoapStubAdapter, reference, vim
 from reconciler.drivers.vsphere.trust import Endpoint, PinnedConnection, Trust, endpoint_of, text, trust_of
 from reconciler.errors import RetryableError, TerminalError, UserError
 
@@ -40,10 +40,11 @@ class Session:
         self.trust: Trust = trust_of(provider, secret)
         self.site = f"vCenter {self.endpoint.authority}"
         self.generation = 0
-        self.user, self.password = secret.get("user"), secret.get("password")
-        missing = [key for key in ("user", "password") if not text(secret, key)]
-        if missing or self.user is None or self.password is None:
+        user, password = text(secret, "user"), secret.get("password")
+        if not user or password is None or not password.reveal():
+            missing = [key for key in ("user", "password") if not text(secret, key)]
             raise UserError("SecretNotValid", f"the secret of provider {provider.ref} lacks {' and '.join(missing)}")
+        self.credentials: Mapping[str, Secret] = {"user": Secret(user), "password": password}
         self._timeout_s = _timeout(provider)
         self._lock = threading.RLock()
         self._content: Any = None
@@ -76,19 +77,10 @@ class Session:
         """Identity and the server's own time; the call also shows whether the session still lives."""
 
         def call(content: Any) -> tuple[Any, datetime]:
-            return content.about, vim.ServiceInstance("ServiceInstance", self._stub).CurrentTime()
+            return content.about, reference(content, vim.ServiceInstance, "ServiceInstance").CurrentTime()
 
         about, now = self.run("read the site", call)
         return SiteInfo(about.instanceUuid, about.fullName or about.name, about.version, now.astimezone(UTC))
-
-    def credentials(self) -> Mapping[str, Secret]:
-        assert self.user is not None and self.password is not None
-        return {"user": Secret(self.user.reveal().strip()), "password": self.password}
-
-    def stub(self) -> Any:
-        """For references to objects by id. Only inside `run`."""
-        assert self._stub is not None
-        return self._stub
 
     def close(self) -> None:
         """Log out if that is possible; close all connections in any case."""
@@ -107,21 +99,21 @@ class Session:
     def _open(self, what: str) -> tuple[int, Any]:
         with self._lock:
             if self._refused is not None:
-                raise self._refused
+                raise TerminalError(self._refused.reason, self._refused.message)
             if self._content is None:
                 self._content = self._login(what)
                 self.generation += 1
             return self.generation, self._content
 
     def _login(self, what: str) -> Any:
-        assert self.user is not None and self.password is not None
         if self._stub is None:
             self._stub = self._connect()
+        self._stub.SetSessionId("")  # a login whose reply was lost may have taken; on that session a second one is refused
         try:
             content = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
             if int(content.about.apiVersion.partition(".")[0]) >= 7:
                 self._stub.ComputeVersionInfo(API_VERSION_FROM_7)
-            content.sessionManager.Login(self.user.reveal().strip(), self.password.reveal())
+            content.sessionManager.Login(self.credentials["user"].reveal(), self.credentials["password"].reveal())
         except CALL_ERRORS as err:
             ours = self._explain(err, f"{what}: log in")
             if isinstance(ours, TerminalError) and ours.reason == "AuthFailed":
@@ -151,17 +143,9 @@ class Session:
         with self._lock:
             if self.generation == generation and self._content is not None:
                 self._content = None
-                if self._stub is not None:
-                    self._stub.SetSessionId("")
 
     def _explain(self, err: Exception, what: str) -> Exception:
-        return explain(err, what, self.site, self.secrets())
-
-    def secrets(self) -> tuple[str, ...]:
-        return tuple(s.reveal() for s in (self.password,) if s is not None)
-
-    def redact(self, message: str) -> str:
-        return redact(message, self.secrets())
+        return explain(err, what, self.site, (self.credentials["password"].reveal(),))
 
 
 def _timeout(provider: ProviderSpec) -> float:

@@ -21,7 +21,7 @@ from reconciler.drivers.vsphere.disks import flat_url
 from reconciler.drivers.vsphere.epoch import CHANGE_VERSION, read_epoch
 from reconciler.drivers.vsphere.inventory import InventoryCache
 from reconciler.drivers.vsphere.machine import power_of
-from reconciler.drivers.vsphere.sdk import vim, vmodl
+from reconciler.drivers.vsphere.sdk import reference, vim, vmodl
 from reconciler.drivers.vsphere.session import Session
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.ports import Capabilities, Clock, CopySource, DiskChoice, SourceDriver
@@ -78,7 +78,7 @@ class VsphereSource:
             disks={uuid: (Reader.HTTP_RANGE, url) for uuid, url in urls.items()},
             tls=self._session.trust.tls,
             ca_pem=self._session.trust.ca_pem,
-            credentials=self._session.credentials(),
+            credentials=self._session.credentials,
             connections=CONNECTIONS,
             request_bytes=REQUEST_BYTES,
         )
@@ -90,20 +90,20 @@ class VsphereSource:
     def _read(self, content: Any, vm: VmRef) -> tuple[dict[str, Any], str] | None:
         """Properties, then the epoch: a power-on that falls between the two shows in the epoch."""
         self._check_site(content, vm)
-        reference = self._reference(vm)
+        target = reference(content, vim.VirtualMachine, vm.id)
         try:
-            properties = read_one(content, reference, (*VM_PROPERTIES, CHANGE_VERSION))
+            properties = read_one(content, target, (*VM_PROPERTIES, CHANGE_VERSION))
             if not _same(properties, vm):
                 return None
-            return properties, read_epoch(content, reference, str(properties.get(CHANGE_VERSION) or ""))
+            return properties, read_epoch(content, target, str(properties.get(CHANGE_VERSION) or ""))
         except vmodl.fault.ManagedObjectNotFound:
             return None
 
     def _request(self, content: Any, vm: VmRef, want: PowerRequest) -> None:
         self._check_site(content, vm)
-        reference = self._reference(vm)
+        target = reference(content, vim.VirtualMachine, vm.id)
         try:
-            properties = read_one(content, reference, _POWER_PROPERTIES)
+            properties = read_one(content, target, _POWER_PROPERTIES)
         except vmodl.fault.ManagedObjectNotFound as err:
             raise _gone(vm) from err
         if not _same(properties, vm):
@@ -116,7 +116,7 @@ class VsphereSource:
                 "ToolsNotRunning", f"{vm} cannot be shut down: VMware Tools do not run in its guest; start them, or power it off"
             )
         try:
-            _start(reference, want)
+            _start(target, want)
         except vim.fault.InvalidPowerState as err:
             if power_of(err.existingState) is not wanted:
                 raise
@@ -129,9 +129,6 @@ class VsphereSource:
                 f"{self._session.site} is another vCenter ({content.about.instanceUuid}) than {vm} was found in ({vm.site_uuid}); "
                 "set the provider's url back",
             )
-
-    def _reference(self, vm: VmRef) -> Any:
-        return vim.VirtualMachine(vm.id, self._session.stub())
 
     def _url(self, vm: SourceVm, disk: SourceDisk | None, choice: DiskChoice) -> str:
         if disk is None:
@@ -174,11 +171,11 @@ def _words(fault: Any) -> str:
     return str(getattr(fault, "msg", None) or type(fault).__name__)
 
 
-def _start(reference: Any, want: PowerRequest) -> None:
+def _start(target: Any, want: PowerRequest) -> None:
     match want:
         case PowerRequest.ON:
-            reference.PowerOnVM_Task()
+            target.PowerOnVM_Task()
         case PowerRequest.OFF:
-            reference.PowerOffVM_Task()
+            target.PowerOffVM_Task()
         case PowerRequest.SHUTDOWN:
-            reference.ShutdownGuest()
+            target.ShutdownGuest()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.drivers.vsphere.devices import Hardware
-from reconciler.drivers.vsphere.digest import Document, Properties
-from reconciler.drivers.vsphere.places import Places, plain
+from reconciler.drivers.vsphere.digest import Document, Properties, plain
+from reconciler.drivers.vsphere.places import Places
 
 
 def workload(

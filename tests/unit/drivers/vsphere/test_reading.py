@@ -9,9 +9,9 @@ from pyVmomi import vim
 
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Power
-from reconciler.drivers.vsphere.digest import Properties, digest
+from reconciler.drivers.vsphere.digest import Properties, digest, plain
 from reconciler.drivers.vsphere.machine import convert_vm
-from reconciler.drivers.vsphere.places import Places, plain
+from reconciler.drivers.vsphere.places import Places
 
 device = vim.vm.device
 Disk = device.VirtualDisk
