@@ -37,7 +37,7 @@ _FLUSHERS = 4
 _LANES = 16
 _BUFFER_BUDGET_BYTES = 32 << 20  # of all lanes; compare and the second read need it twice. The pod's limit is 128 MiB
 _TICK_S = 0.2
-_GRACE_S = 10.0  # for the last flush; Kubernetes kills 30 s after SIGTERM
+_FLUSH_GRACE_S, _LANES_GRACE_S = 15.0, 1.0  # Kubernetes kills 30 s after SIGTERM
 
 
 class StoppableClock:
@@ -130,13 +130,11 @@ def _check_source(copies: Sequence[DiskCopy], job: Job, connections: int, report
 
 
 def _run_phase(pool: Pool, copies: Sequence[DiskCopy], stop: Stop, reporter: Reporter) -> None:
-    """Print progress until the pool has ended; after a stop, give it a grace and leave what hangs behind."""
+    """Print progress until the pool has ended; after a stop, allow a last flush and leave what hangs behind."""
     pool.start()
     while not pool.wait(_TICK_S) and not stop.requested:
         reporter.tick(copies)
-    grace = int(_GRACE_S / _TICK_S)
-    while grace and not pool.wait(_TICK_S):
-        grace -= 1
+    pool.settle(_LANES_GRACE_S, _FLUSH_GRACE_S)
     reporter.tick(copies, force=True)
 
 

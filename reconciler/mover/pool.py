@@ -71,20 +71,27 @@ class Pool:
         self._lock = threading.Lock()
         self._stop = stop
         count = max(1, lanes) if self._works else 0
-        self._threads = [threading.Thread(target=self._guard, args=(self._carry,), name=f"lane-{n}", daemon=True) for n in range(count)]
-        self._threads += [threading.Thread(target=self._guard, args=(task,), name="flush", daemon=True) for task in background]
+        self._lanes = [threading.Thread(target=self._guard, args=(self._carry,), name=f"lane-{n}", daemon=True) for n in range(count)]
+        self._flushers = [threading.Thread(target=self._guard, args=(task,), name="flush", daemon=True) for task in background]
 
     def start(self) -> None:
-        for thread in self._threads:
+        for thread in self._lanes + self._flushers:
             thread.start()
 
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds` for the end or a stop. True when all threads have ended."""
-        for thread in self._threads:
+        for thread in self._lanes + self._flushers:
             if thread.is_alive():
                 thread.join(seconds)
                 break
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in self._lanes + self._flushers)
+
+    def settle(self, lanes_s: float, flush_s: float) -> None:
+        """After a stop: the last flush gets `flush_s` in all, then the lanes `lanes_s` in all; what hangs longer is left behind."""
+        for thread in self._flushers:
+            thread.join(flush_s / len(self._flushers))
+        for thread in self._lanes:
+            thread.join(lanes_s / len(self._lanes))
 
     def _guard(self, task: Callable[[], None]) -> None:
         try:

@@ -78,13 +78,14 @@ class _File:
 
     def check(self, response: http.client.HTTPResponse, offset: int, length: int) -> None:
         """The headers of a 206 against what was asked for."""
-        found = _CONTENT_RANGE.fullmatch(response.getheader("Content-Range", ""))
+        said = response.getheader("Content-Range", "")
+        found = _CONTENT_RANGE.fullmatch(said)
         if found and found[3] != "*" and int(found[3]) != self.capacity_bytes:
             raise TerminalError(
                 "SourceChanged", f"{self.label}: has {found[3]} bytes, the disk has {self.capacity_bytes}; read the VM again"
             )
         if not found or (int(found[1]), int(found[2])) != (offset, offset + length - 1):
-            raise TerminalError("RangeWrong", f"{self.label}: asked for {length} bytes at {offset}, got {found and found[0]!r}")
+            raise TerminalError("RangeWrong", f"{self.label}: asked for {length} bytes at {offset}, got {said[:80]!r}")
         etag = response.getheader("ETag")
         if etag is None or etag.startswith("W/"):
             return
