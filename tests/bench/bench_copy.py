@@ -168,9 +168,8 @@ def serve(root: Path) -> subprocess.Popen[bytes]:
 def table(bench: Bench, results: dict[str, list[Run]], runs: int) -> None:
     others = [statistics.median(r.seconds for r in got) for name, got in results.items() if got and not name.startswith("worker")]
     fastest = min(others, default=0.0)
-    print(
-        f"\n{bench.size / GIB:g} GiB, {bench.connections} connections, requests of {bench.request_bytes // MIB} MiB, {runs} interleaved runs,"
-    )
+    requests = f"{bench.connections} connections, requests of {bench.request_bytes // MIB} MiB"
+    print(f"\n{bench.size / GIB:g} GiB, {requests}, {runs} interleaved runs,")
     print(f"nginx on the same machine: {os.cpu_count()} CPUs, {platform.machine()}, Linux {platform.release()}\n")
     print("| copy | median s | min s | max s | MiB/s (median) | RSS MiB | against the fastest other |")
     print("|---|---|---|---|---|---|---|")
