@@ -57,8 +57,9 @@ def not_found(kind: Kind, name: str) -> ApiError:
     return ApiError(404, "NotFound", f'{kind.resource} "{name}" not found', _details(kind, name))
 
 
-def already_exists(kind: Kind, name: str) -> ApiError:
-    return ApiError(409, "AlreadyExists", f'{kind.resource} "{name}" already exists', _details(kind, name))
+def already_exists(kind: Kind, name: str, deleting: bool) -> ApiError:
+    first = "object is being deleted: " if deleting else ""
+    return ApiError(409, "AlreadyExists", f'{first}{kind.resource} "{name}" already exists', _details(kind, name))
 
 
 def modified(kind: Kind, name: str) -> ApiError:

@@ -19,6 +19,7 @@ from reconciler.lab.cluster.events import Recorder
 from reconciler.lab.cluster.failures import conflict
 from reconciler.lab.cluster.kinds import POD, PVC, VM, VMI
 from reconciler.lab.cluster.launcherpod import claim_names, launcher_pod
+from reconciler.lab.cluster.ownership import Writer, track
 from reconciler.lab.cluster.store import Store, clone
 
 Json = dict[str, Any]
@@ -101,6 +102,8 @@ class KubeVirt:
             new["spec"]["running"] = power == "start"
         else:
             new["spec"]["runStrategy"] = "Always" if power == "start" else "Halted"
+        # virt-api patches the spec under its own name, and so takes the field from whoever applied it.
+        track(vm, new, Writer("virt-api", "Update", VM.api_version, self._store.timestamp()), custom=True)
         self._store.replace(VM, new)
 
     # ---- VirtualMachine ----

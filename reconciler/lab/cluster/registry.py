@@ -182,8 +182,9 @@ class Registry:
             meta["generation"] = 1
         admission.check_create(kind, obj, self._store)
         quota.check(self._store, kind, obj)
-        if self._store.get(kind, meta.get("namespace", ""), meta["name"]) is not None:
-            raise already_exists(kind, meta["name"])
+        taken = self._store.get(kind, meta.get("namespace", ""), meta["name"])
+        if taken is not None:
+            raise already_exists(kind, meta["name"], deleting=bool(taken["metadata"].get("deletionTimestamp")))
         return Written(obj if options.dry_run else self._store.insert(kind, obj), True, unknown)
 
     def _check_namespace(self, kind: Kind, namespace: str, name: str) -> None:

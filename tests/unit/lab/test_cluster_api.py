@@ -147,6 +147,9 @@ class TestDeletion:
         site.core.create_namespaced_config_map("shop", {"metadata": {"name": "c", "finalizers": ["me.example/hold"]}})
         site.core.delete_namespaced_config_map("c", "shop")
         held = site.core.read_namespaced_config_map("c", "shop")
+        with pytest.raises(ApiException) as caught:
+            site.core.create_namespaced_config_map("shop", {"metadata": {"name": "c"}})
+        assert refusal(caught)["message"] == 'object is being deleted: configmaps "c" already exists'
         assert held.metadata.deletion_timestamp is not None
         with pytest.raises(ApiException) as caught:
             site.core.patch_namespaced_config_map("c", "shop", {"metadata": {"finalizers": ["me.example/hold", "me.example/more"]}})

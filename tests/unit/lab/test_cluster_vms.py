@@ -127,6 +127,17 @@ def test_the_power_subresources_by_strategy(site: Site, strategy: str, after_sta
     assert (code, "VM is not running" in body) == (409, True)
 
 
+def test_a_start_takes_the_run_strategy_from_who_applied_it(site: Site) -> None:
+    machines = site.dynamic().resources.get(api_version="kubevirt.io/v1", kind="VirtualMachine")
+    machines.server_side_apply(body=machine(), namespace="shop", field_manager="ours")
+    assert power(site, "start") == (202, "")
+    with pytest.raises(ApiException) as caught:
+        machines.server_side_apply(body=machine(), namespace="shop", field_manager="ours")
+    message = json.loads(caught.value.body)["message"]
+    assert message.startswith('Apply failed with 1 conflict: conflict with "virt-api" using kubevirt.io/v1 at ')
+    assert message.endswith(": .spec.runStrategy")
+
+
 def test_a_missing_claim_is_reported_and_nothing_starts(site: Site) -> None:
     create(site, machine("Always", volumes=[{"name": "root", "persistentVolumeClaim": {"claimName": "gone"}}]))
     site.later(0)
