@@ -93,22 +93,23 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """In the connection's own thread: the handshake, so that a slow client holds up nobody."""
+        """In the connection's own thread, the handshake too, so that a slow client holds up nobody."""
         try:
-            request.settimeout(HANDSHAKE_S)
-            secure = self.context.wrap_socket(request, server_side=True)
-        except (OSError, ValueError):
+            secure = self.context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        except OSError:  # it came and went
             request.close()
             return
-        secure.settimeout(None)
         with self._lock:
             self._open.add(secure)
             stopping = self._stopping
         try:
             if not stopping:
+                secure.settimeout(HANDSHAKE_S)
+                secure.do_handshake()
+                secure.settimeout(None)
                 self.finish_request(secure, client_address)
         except (OSError, ValueError):
-            pass  # the client went away, or stop() cut the connection
+            pass  # no trust, the client went away, or stop() cut the connection
         finally:
             with self._lock:
                 self._open.discard(secure)

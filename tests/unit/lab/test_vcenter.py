@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,24 @@ def test_a_client_logs_in_and_learns_who_it_talks_to(site: Site) -> None:
         assert si.CurrentTime() == site.clock.now()
         assert si.content.sessionManager.currentSession.userName == site.vcenter.user
         assert site.vcenter.calls["SessionManager.Login"] == 1
+
+
+def test_every_answer_carries_the_sites_own_time(site: Site) -> None:
+    connection = http.client.HTTPSConnection("127.0.0.1", site.vcenter.port, context=site.context, timeout=5)
+    site.pass_time(3600)
+    connection.request("GET", "/sdk/vimServiceVersions.xml")
+    response = connection.getresponse()
+    assert b"<version>8.0.2.0</version>" in response.read()
+    connection.close()
+    assert response.headers["Date"] == "Sun, 01 Mar 2026 13:00:00 GMT"
+
+
+def test_a_document_type_is_refused(site: Site) -> None:
+    connection = http.client.HTTPSConnection("127.0.0.1", site.vcenter.port, context=site.context, timeout=5)
+    connection.request("POST", "/sdk", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', {"SOAPAction": "urn:vim25/8.0.2.0"})
+    response = connection.getresponse()
+    assert response.status == 500 and b"InvalidRequest" in response.read()
+    connection.close()
 
 
 def test_a_wrong_password_is_refused_and_a_stranger_may_read_nothing(site: Site) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -221,6 +223,17 @@ def test_the_estate_is_what_the_examples_expect(world: World) -> None:
     macs = [nic.mac for vm in world.vms.values() for nic in vm.nics]
     assert len(set(macs)) == len(macs)
     assert {d.bus for vm in world.vms.values() for d in vm.disks} == {"pvscsi", "sata", "nvme"}
+
+
+def test_a_client_that_never_shakes_hands_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    world = World(tmp_path, WallClock())
+    vcenter = VCenter(world, LabCa(tmp_path / "ca"), world.clock)
+    vcenter.start()
+    with socket.create_connection(("127.0.0.1", vcenter.port)):
+        assert ask(vcenter, "/nothing")[0].status == 404  # others are served meanwhile
+        before = time.monotonic()
+        vcenter.stop()
+        assert time.monotonic() - before < 5
 
 
 def test_a_stopped_vcenter_comes_back_on_the_same_port(tmp_path: Path) -> None:

@@ -162,7 +162,15 @@ def test_events_tell_who_powered_what_and_when(site: Site) -> None:
         assert [e.userName for e in collector.ReadNextEvents(1)] == ["alice"]
         assert [e.userName for e in collector.ReadNextEvents(9)] == ["carol"]
         assert not collector.ReadNextEvents(9)
+        collector.ResetCollector()
+        assert [e.userName for e in collector.ReadPreviousEvents(9)] == ["carol", "alice"]
+        collector.RewindCollector()
+        assert [e.userName for e in collector.ReadNextEvents(9)] == ["alice", "carol"]
+        collector.SetCollectorPageSize(1)
+        assert [e.userName for e in collector.latestPage] == ["carol"]
         collector.DestroyCollector()
+        with pytest.raises(vmodl.fault.ManagedObjectNotFound):
+            collector.ReadNextEvents(1)
         folder = si.content.searchIndex.FindByInventoryPath("DC1/vm/Shop")
         below = vim.event.EventFilterSpec.ByEntity(entity=folder, recursion="all")
         assert {e.vm.name for e in events.QueryEvents(vim.event.EventFilterSpec(entity=below))} == {"vm-1"}
