@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -113,17 +113,13 @@ def _lab(root: Path, wishes: Wishes) -> Iterator[Lab]:
     cluster = Cluster(root / "cluster", ca, clock, programs={"reconciler": [sys.executable, "-m", "reconciler"]})
     _seed(cluster, ca)
     repo, clone = _git(root, wishes.repo_from or _examples(), vcenter.url)
-    world.start()
-    vcenter.start()
-    cluster.start()
-    try:
+    with ExitStack() as stack:
+        for site in (world, vcenter, cluster):
+            stack.callback(site.stop)
+            site.start()
         kubeconfig = root / "kubeconfig"
         cluster.write_kubeconfig(kubeconfig)
         yield Lab(root, world, vcenter, cluster, repo, clone, kubeconfig)
-    finally:
-        cluster.stop()
-        vcenter.stop()
-        world.stop()
 
 
 def _port() -> int:
