@@ -21,7 +21,7 @@ from reconciler.lab.tls import LabCa
 from reconciler.lab.vcenter.events import Events
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
-from reconciler.ports import SourceDriver
+from reconciler.ports import DiskChoice, SourceDriver
 from tests.contract.suite_source import PASSWORD, Site, SourceContract, assert_is_world, by_name, known
 
 PROVIDER = ObjectRef("openshift-mtv", "vcenter")
@@ -373,3 +373,20 @@ def test_a_power_on_between_the_two_questions_of_a_read_shows(site: Site, monkey
     after = known(site.driver.read_vm(site.vm))
     assert after.power is Power.OFF
     assert after.epoch != before
+
+
+def test_a_vm_whose_identity_is_not_told_is_neither_known_nor_absent(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VM without its files, or an account without the right to read it, has no `config`."""
+    monkeypatch.setattr(site.machine, "instance_uuid", "")
+    with pytest.raises(RetryableError, match="VMUnreadable"):
+        site.driver.read_vm(site.vm)
+    with pytest.raises(RetryableError, match="VMUnreadable"):
+        site.driver.request_power(site.vm, PowerRequest.OFF)
+    site.advance(5)
+    assert site.machine.power == "on"
+
+
+def test_a_path_that_this_driver_has_not_is_refused(site: Site) -> None:
+    vm = known(site.driver.read_vm(site.vm))
+    with pytest.raises(TerminalError, match="NotSupported"):
+        site.driver.describe_copy(vm, [DiskChoice(vm.disks[0].uuid, "export")])
