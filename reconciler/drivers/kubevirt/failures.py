@@ -95,7 +95,8 @@ def not_ours(kind: str, namespace: str, name: str, why: str) -> TerminalError:
 
 
 def being_deleted(kind: str, namespace: str, name: str) -> RetryableError:
-    return RetryableError("Conflict", f"{kind} {namespace}/{name} is still being deleted")
+    place = f"{namespace}/{name}" if namespace else name
+    return RetryableError("Conflict", f"{kind} {place} is still being deleted")
 
 
 def _status_object(body: bytes) -> dict[str, Any]:
