@@ -52,8 +52,9 @@ def plan(start: int, capacity: int, data: Iterable[tuple[int, int]] | None, requ
         end = min(offset + length, capacity)
         if end <= at:
             continue
-        yield from _cut(at, max(at, offset), _ZERO_CHUNK_BYTES, zero=True)
-        yield from _cut(max(at, offset), end, request_bytes, zero=False)
+        begin = min(max(at, offset), end)
+        yield from _cut(at, begin, _ZERO_CHUNK_BYTES, zero=True)
+        yield from _cut(begin, end, request_bytes, zero=False)
         at = end
     yield from _cut(at, capacity, _ZERO_CHUNK_BYTES, zero=True)
 

@@ -5,6 +5,7 @@ What it is: when to print, rates, and striking secrets out. What it is not: the 
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from reconciler.ports import Clock
 log = logging.getLogger(__name__)
 
 _LINE_S = 1.0
-_ERROR_CHARS, _TEXT_CHARS = 600, 60
+_ERROR_BYTES, _TEXT_CHARS = 800, 60
 
 
 class Reporter:
@@ -74,7 +75,9 @@ def shorten(result: CopyResult, limit: int = TERMINATION_LIMIT_BYTES) -> str:
     if len(line.encode()) <= limit:
         return line
     disks = [replace(disk, readback=disk.readback[:_TEXT_CHARS]) for disk in result.disks]
-    error = result.error[:_ERROR_CHARS] if result.error is not None else None
+    error = result.error
+    while error is not None and len(json.dumps(error)) > _ERROR_BYTES:
+        error = error[: len(error) * 3 // 4]
     while len((line := result_line(CopyResult(tuple(disks), error, result.reason))).encode()) > limit and disks:
         disks.pop()
     return line
