@@ -112,11 +112,11 @@ def _lab(root: Path, wishes: Wishes) -> Iterator[Lab]:
     vcenter = VCenter(world, ca, clock, port=_port(), user=USER, password=PASSWORD)
     cluster = Cluster(root / "cluster", ca, clock, programs={"reconciler": [sys.executable, "-m", "reconciler"]})
     _seed(cluster, ca)
-    repo, clone = _git(root, wishes.repo_from or _examples(), vcenter.url)
     with ExitStack() as stack:
         for site in (world, vcenter, cluster):
             stack.callback(site.stop)
             site.start()
+        repo, clone = _git(root, wishes.repo_from or _examples(), vcenter.url)
         kubeconfig = root / "kubeconfig"
         cluster.write_kubeconfig(kubeconfig)
         yield Lab(root, world, vcenter, cluster, repo, clone, kubeconfig)

@@ -66,12 +66,31 @@ def _all(
             yield _plan(plan, desired, observed, records, indexes, by_run)
     for ref in {*desired.migrations, *records.runs}:
         yield _migration(ref, desired, observed, records, by_run.get(ref, ()))
+    yield from _broken(desired)
     for ref in desired.hooks:
         text = "hooks are not run yet; a plan that uses one is blocked"
         yield _status("Hook", ref, desired, [Finding("NotSupported", Category.WARN, "NotSupported", text)])
     for ref in desired.hosts:
         text = "Host manifests are not used yet; disks are read through the Provider's url"
         yield _status("Host", ref, desired, [Finding("NotSupported", Category.WARN, "NotSupported", text)])
+
+
+def _broken(desired: Desired) -> Iterable[ObjectStatus]:
+    """Manifests that are so wrong that there is no spec of them: they still have a status that says why."""
+    known = {
+        "Provider": desired.providers,
+        "NetworkMap": desired.network_maps,
+        "StorageMap": desired.storage_maps,
+        "Plan": desired.plans,
+        "Migration": desired.migrations,
+        "Hook": desired.hooks,
+        "Host": desired.hosts,
+    }
+    for identity in sorted(desired.broken):
+        kind, _, name = identity.partition("/")
+        ref = ObjectRef(*name.split("/", 1))
+        if ref not in known.get(kind, {}):
+            yield _status(kind, ref, desired, ())
 
 
 def _vms_by_run(records: Records) -> dict[ObjectRef, tuple[VmRecord, ...]]:
