@@ -6,7 +6,8 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,27 @@ class TestErrors:
             writer.flush()
         monkeypatch.undo()
         writer.close()
+
+
+@pytest.mark.e2e
+class TestLoopDevice(WriterContract):
+    """A real block device of the kernel (root and losetup needed): BLKZEROOUT and O_DIRECT as they are."""
+
+    @pytest.fixture
+    def site(self, tmp_path: Path) -> Iterator[FileSite]:
+        backing = FileSite(tmp_path / "backing", EVEN)
+        backing.prefill()
+        made = subprocess.run(["losetup", "--find", "--show", str(backing.path)], check=True, capture_output=True, text=True)
+        yield DeviceSite(Path(made.stdout.strip()), EVEN, block=True)
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+class DeviceSite(FileSite):
+    def prefill(self) -> None:
+        with self.path.open("r+b") as device:
+            device.write(b"\xff" * self.capacity)
+            os.fsync(device.fileno())
+
+    def bytes(self) -> bytes:
+        with self.path.open("rb") as device:
+            return device.read(self.capacity)
