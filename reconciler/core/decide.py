@@ -256,6 +256,8 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
     conditions: list[Condition] = []
     for timer in getattr(move, "timers", ()):
         draft.timers.add((record.key, timer))
+    if backoff is not None and not backoff.held and backoff.phase != record.phase:
+        backoff = None  # what failed was done all the same (a lost reply), or is not needed any more
     waiting = backoff is not None and (backoff.held or backoff.until > now)
     if backoff is not None:
         kind = "InternalError" if backoff.held else "Retrying"

@@ -257,6 +257,12 @@ def want_power(vm: PlanVm, source_was_on: bool) -> Power:
     return Power.ON if vm.target_power is WantPower.ON else Power.OFF
 
 
+def _instance_type(ground: Ground, vm: PlanVm) -> str | None:
+    """Forklift: one in the target namespace goes before a cluster-wide one of that name. "ns/name", or the bare name."""
+    local = f"{ground.plan.target_namespace}/{vm.instance_type}"
+    return local if local in ground.target.instance_types else vm.instance_type or None
+
+
 def _freeze(
     ground: Ground, vm: PlanVm, source: SourceVm, name: str, disks: tuple[FrozenDisk, ...], nics: tuple[TargetNic, ...]
 ) -> FrozenVm:
@@ -272,7 +278,7 @@ def _freeze(
         compatibility=plan.skip_conversion and plan.compatibility_mode,
         volume_name_template=vm.volume_name_template,
         root_disk=vm.root_disk,
-        instance_type=vm.instance_type or None,
+        instance_type=_instance_type(ground, vm),
         labels=dict(plan.target_labels),
         node_selector=dict(plan.target_node_selector),
         affinity=plan.target_affinity,

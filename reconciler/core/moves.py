@@ -143,6 +143,7 @@ def volume_specs(v: View) -> tuple[VolumeSpec, ...]:
             disk_source=d.label,
             disk_index=i,
             owner=v.owner,
+            labels={"vmID": source.id},
         )
         for i, d in enumerate(f.disks)
     )

@@ -34,13 +34,14 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """A VM whose last action failed for now."""
+    """A VM whose last action failed for now. It counts for the phase that the action was part of: when that is done, it is over."""
 
     until: datetime
     reason: str
     message: str
     count: int
     held: bool = False  # InternalError: no action until a commit or a restart
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)
