@@ -87,10 +87,11 @@ class Recollection:
             return
         if error.kind == "terminal" or error.reason == "LeaseLost":
             return
-        count = self.backoffs[outcome.key].count + 1 if outcome.key in self.backoffs else 1
+        before = self.backoffs.get(outcome.key)
+        count = before.count + 1 if before is not None and before.phase == phase else 1
         wait = error.retry_after_s if error.retry_after_s is not None else min(LONGEST_BACKOFF_S, 0.5 * 2.0**count)
         until = self.clock.now() + timedelta(seconds=wait * (0.75 + self.clock.jitter() / 2))
-        self.backoffs[outcome.key] = Backoff(until, error.reason, error.message, count, held=error.kind == "internal")
+        self.backoffs[outcome.key] = Backoff(until, error.reason, error.message, count, held=error.kind == "internal", phase=phase)
 
     def release_held(self) -> None:
         """A new commit was read: what a bug held may be tried again."""
