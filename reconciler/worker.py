@@ -17,6 +17,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from reconciler.clock import SystemClock
 from reconciler.core.copyspec import EXIT_AGAIN, EXIT_DONE, EXIT_WRONG, CopyDisk, CopyResult, CopySpec, Reader, Verify
@@ -26,10 +27,11 @@ from reconciler.mover.local import open_target
 from reconciler.mover.pool import Pool, Stop
 from reconciler.mover.report import Reporter
 from reconciler.mover.throttle import Throttle
-from reconciler.mover.verify import SourceCheck
-from reconciler.ports import Clock, DiskReader
 from reconciler.wire.auth import FileAuth
 from reconciler.wire.http import HttpRangeReader
+
+if TYPE_CHECKING:
+    from reconciler.ports import Clock, DiskReader
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +125,8 @@ def _copy_pool(copies: Sequence[DiskCopy], job: Job, bells: Sequence[threading.E
 
 
 def _check_source(copies: Sequence[DiskCopy], job: Job, connections: int, reporter: Reporter) -> None:
-    checks = [SourceCheck(c.disk, c.reader, c.writer, job.throttle, job.stop, job.request_bytes) for c in copies]
+    checks = [copy.begin_check() for copy in copies]
     _run_phase(Pool(checks, _lanes(connections), job.stop), copies, job.stop, reporter)
-    for copy, check in zip(copies, checks, strict=True):
-        copy.sha256 = check.sha256
 
 
 def _run_phase(pool: Pool, copies: Sequence[DiskCopy], stop: Stop, reporter: Reporter) -> None:

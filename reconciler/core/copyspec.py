@@ -93,7 +93,10 @@ class CopySpec:
 
 @dataclass(frozen=True, slots=True)
 class DiskProgress:
-    """`bytes_done` counts source bytes dealt with (copied + skipped as zero), 0 … capacity; `watermark` is flushed and proven."""
+    """`done_bytes` counts source bytes dealt with (copied + skipped as zero), 0 … capacity; `watermark_bytes` is flushed and proven.
+
+    `verified_bytes`: how far the second read of `verify: source` is; it begins when all disks are copied.
+    """
 
     uuid: str
     total_bytes: int
@@ -101,6 +104,7 @@ class DiskProgress:
     zeroed_bytes: int
     watermark_bytes: int
     rate_bytes_per_s: float
+    verified_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

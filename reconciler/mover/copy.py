@@ -10,15 +10,18 @@ import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from reconciler.core.copyspec import CopyDisk, DiskProgress, DiskResult, Verify
 from reconciler.errors import TerminalError
 from reconciler.mover.ledger import Chunk, Landed, Ledger, plan
 from reconciler.mover.pool import Stop
 from reconciler.mover.throttle import Throttle
-from reconciler.mover.verify import prove_readback
+from reconciler.mover.verify import SourceCheck, prove_readback
 from reconciler.mover.zeroes import differing, is_zero, runs
-from reconciler.ports import Clock, DiskReader, DiskWriter
+
+if TYPE_CHECKING:
+    from reconciler.ports import Clock, DiskReader, DiskWriter
 
 _PATIENCE_S = 0.5  # how long a lane or flusher waits before it looks at the stop again
 
@@ -48,7 +51,7 @@ class DiskCopy:
         self.ledger = Ledger(chunks, disk.resume_bytes, disk.capacity_bytes, job.clock)
         self.started_at = job.clock.monotonic()
         self.ended_at: float | None = None
-        self.sha256: str | None = None
+        self.check: SourceCheck | None = None
 
     @property
     def handed_out(self) -> bool:
@@ -70,8 +73,18 @@ class DiskCopy:
             self.ended_at = self.job.clock.monotonic()
 
     def progress(self, rate_bytes_per_s: float) -> DiskProgress:
-        books = self.ledger
-        return DiskProgress(self.disk.uuid, books.capacity, books.done, books.zeroed, books.watermark, round(rate_bytes_per_s))
+        books, verified = self.ledger, self.check.checked if self.check else 0
+        return DiskProgress(self.disk.uuid, books.capacity, books.done, books.zeroed, books.watermark, round(rate_bytes_per_s), verified)
+
+    @property
+    def moved(self) -> int:
+        """Grows with every byte dealt with, in both reads."""
+        return self.ledger.done + (self.check.checked if self.check else 0)
+
+    def begin_check(self) -> SourceCheck:
+        """The second read, when all of the first is flushed."""
+        self.check = SourceCheck(self.disk, self.reader, self.writer, self.job.throttle, self.job.stop, self.job.request_bytes)
+        return self.check
 
     def result(self) -> DiskResult:
         books, end = self.ledger, self.ended_at or self.job.clock.monotonic()
@@ -85,7 +98,7 @@ class DiskCopy:
             seconds=round(end - self.started_at, 3),
             reader=self.disk.reader.value,
             readback="off" if self.job.verify is Verify.NONE else self.writer.readback_mode,
-            sha256=self.sha256,
+            sha256=self.check.sha256 if self.check else None,
         )
 
     def close(self) -> None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from reconciler.ports import Clock
+if TYPE_CHECKING:
+    from reconciler.ports import Clock
+
 
 FLUSH_BYTES, FLUSH_S = 256 << 20, 5.0
 RUN_AHEAD_BYTES = 1 << 30

@@ -11,10 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconciler.core.copyspec import TERMINATION_LIMIT_BYTES, CopyResult, progress_line, result_line
 from reconciler.mover.copy import DiskCopy
-from reconciler.ports import Clock
+
+if TYPE_CHECKING:
+    from reconciler.ports import Clock
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class Reporter:
     def tick(self, copies: Sequence[DiskCopy], *, force: bool = False) -> None:
         """Print if a second has passed, a watermark moved, or 1 % of all was done since the last line."""
         now = self._clock.monotonic()
-        done, marks = [c.ledger.done for c in copies], [c.ledger.watermark for c in copies]
+        done, marks = [c.moved for c in copies], [c.ledger.watermark for c in copies]
         if self._at is None:
             self._at, self._done = now, [c.disk.resume_bytes for c in copies]
         passed = now - self._at

@@ -6,8 +6,11 @@ What it is: a virtual schedule (each request is booked behind the earlier ones).
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
-from reconciler.ports import Clock
+if TYPE_CHECKING:
+    from reconciler.ports import Clock
+
 
 _BURST_S = 0.25
 

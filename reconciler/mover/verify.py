@@ -12,6 +12,7 @@ import mmap
 import threading
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from reconciler.core.copyspec import CopyDisk
 from reconciler.errors import TerminalError
@@ -19,7 +20,9 @@ from reconciler.mover.ledger import Chunk, Landed, plan
 from reconciler.mover.pool import Stop
 from reconciler.mover.throttle import Throttle
 from reconciler.mover.zeroes import differing, is_zero
-from reconciler.ports import DiskReader, DiskWriter
+
+if TYPE_CHECKING:
+    from reconciler.ports import DiskReader, DiskWriter
 
 _ZERO_READ_BYTES = 1 << 20
 

@@ -14,13 +14,16 @@ import re
 import ssl
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from reconciler.core.copyspec import TlsSpec
 from reconciler.errors import ReconcilerError, RetryableError, TerminalError, UserError
-from reconciler.ports import Clock
 from reconciler.wire.auth import FileAuth
 from reconciler.wire.tls import check_thumbprint, client_context
+
+if TYPE_CHECKING:
+    from reconciler.ports import Clock
 
 log = logging.getLogger(__name__)
 

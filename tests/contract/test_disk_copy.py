@@ -18,7 +18,6 @@ from reconciler.mover.copy import DiskCopy, Job, run_flusher
 from reconciler.mover.local import open_target
 from reconciler.mover.pool import Pool, Stop
 from reconciler.mover.throttle import Throttle
-from reconciler.mover.verify import SourceCheck
 from reconciler.ports import DiskReader, DiskWriter
 from reconciler.wire.auth import FileAuth
 from reconciler.wire.http import HttpRangeReader
@@ -63,9 +62,7 @@ class Copying:
             copy = DiskCopy(disk, reader or self.reader(), wrap(writer), job, bell)
             finish(Pool([copy], lanes, stop, [lambda: run_flusher([copy], job, bell)]), stop)
             if verify is Verify.SOURCE:
-                check = SourceCheck(disk, copy.reader, copy.writer, job.throttle, stop, REQUEST)
-                finish(Pool([check], lanes, stop), stop)
-                copy.sha256 = check.sha256
+                finish(Pool([copy.begin_check()], lanes, stop), stop)
         finally:
             writer.close()
         return copy

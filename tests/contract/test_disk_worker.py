@@ -93,6 +93,7 @@ class TestEnds:
         assert result(lines).done and json.loads(pod.termination.read_text()) == json.loads(lines[-1])
         last = progress(lines)[-1]
         assert last.done_bytes == last.watermark_bytes == last.total_bytes == SIZE
+        assert last.verified_bytes == (SIZE if verify is Verify.SOURCE else 0)
         assert pod.target.stat().st_mode & 0o777 == 0o660
 
     def test_two_disks_of_one_job(self, pod: Pod) -> None:
