@@ -36,6 +36,9 @@ class Drivers:
         secret = self._secret(provider) if provider.secret is not None else None
         return self._connect_target(provider, secret)
 
+    def fingerprint(self, provider: ProviderSpec) -> str:
+        return credentials.fingerprint(self._secret(provider))
+
     def _connect_target(self, provider: ProviderSpec, secret: object) -> TargetDriver:
         from reconciler.drivers.kubevirt.options import TargetSettings
 

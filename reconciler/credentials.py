@@ -6,6 +6,7 @@ Mounted layout: <dir>/<namespace>/<name>/<key>, as a projected volume or a plain
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,6 +35,15 @@ def read(ref: ObjectRef, folder: Path | None, cluster: FromCluster | None) -> Ma
         if key not in HARMLESS_KEYS:
             register_secret(value.reveal())
     return found
+
+
+def fingerprint(values: Mapping[str, Secret]) -> str:
+    """Tells whether a Secret changed. It stays in memory: a digest of a short password gives it away."""
+    digest = hashlib.sha256()
+    for key in sorted(values):
+        for part in (key, values[key].reveal()):
+            digest.update(b"%d:%s" % (len(part), part.encode()))
+    return digest.hexdigest()
 
 
 def _from_files(folder: Path) -> dict[str, Secret] | None:

@@ -41,6 +41,9 @@ from reconciler.ports import Clock, DiskChoice, StatusRepo
 
 log = logging.getLogger(__name__)
 
+# The platform refuses us, not this VM: an expired token must not fail (and give back) every VM of the site. The VM waits.
+OF_THE_SITE = frozenset({"AuthFailed", "CertificateInvalid", "ThumbprintMismatch", "NotAVCenter", "InvalidSecret"})
+
 
 class GuardRefused(Exception):
     """A guard said no: the intent is void and is decided anew."""
@@ -80,6 +83,8 @@ def _act_error(err: ReconcilerError) -> ActError:
     match err:
         case RetryableError(retry_after_s=after):
             return ActError("retryable", err.reason, err.message, after)
+        case TerminalError() if err.reason in OF_THE_SITE:
+            return ActError("retryable", err.reason, err.message)
         case TerminalError():
             return ActError("terminal", err.reason, err.message)
         case UserError():

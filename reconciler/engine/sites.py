@@ -25,10 +25,11 @@ THREADS_PER_SITE = 8
 
 
 class Connector(Protocol):
-    """Makes drivers; app.py has the one that knows the registry and the credentials."""
+    """Makes drivers; app.py has the one that knows the registry and the credentials. `fingerprint` changes when the credentials do."""
 
     def source(self, provider: ProviderSpec) -> SourceDriver: ...
     def target(self, provider: ProviderSpec) -> TargetDriver: ...
+    def fingerprint(self, provider: ProviderSpec) -> str: ...
 
 
 class Sites:
@@ -40,20 +41,24 @@ class Sites:
         self._specs: dict[ObjectRef, ProviderSpec] = {}
         self._sources: dict[ObjectRef, SourceDriver] = {}
         self._targets: dict[ObjectRef, TargetDriver] = {}
-        self._refused: dict[ObjectRef, Unknown] = {}
+        self._refused: set[ObjectRef] = set()
+        self._credentials: dict[ObjectRef, str] = {}  # fingerprint of what a driver was made with
         self._pools: dict[ObjectRef, ThreadPoolExecutor] = {}
         self._reading: dict[ObjectRef, Future[object]] = {}
         self._indexes: dict[ObjectRef, SiteIndex] = {}
 
     def use(self, providers: Mapping[ObjectRef, ProviderSpec]) -> None:
-        """Forget drivers whose Provider changed or is gone; a refused one is tried again only after such a change."""
+        """Forget drivers whose Provider changed or is gone."""
         for ref in [r for r, spec in self._specs.items() if providers.get(r) != spec]:
             self._drop(ref)
 
     def _drop(self, ref: ObjectRef) -> None:
         self._specs.pop(ref, None)
-        self._refused.pop(ref, None)
         self._indexes.pop(ref, None)
+        self._disconnect(ref)
+
+    def _disconnect(self, ref: ObjectRef) -> None:
+        self._refused.discard(ref)
         for driver in (self._sources.pop(ref, None), self._targets.pop(ref, None)):
             if driver is not None:
                 driver.close()
@@ -61,12 +66,14 @@ class Sites:
     def source(self, provider: ProviderSpec) -> SourceDriver:
         if provider.ref not in self._sources:
             self._specs[provider.ref] = provider
+            self._credentials[provider.ref] = self._connector.fingerprint(provider)
             self._sources[provider.ref] = self._connector.source(provider)
         return self._sources[provider.ref]
 
     def target(self, provider: ProviderSpec) -> TargetDriver:
         if provider.ref not in self._targets:
             self._specs[provider.ref] = provider
+            self._credentials[provider.ref] = self._connector.fingerprint(provider)
             self._targets[provider.ref] = self._connector.target(provider)
         return self._targets[provider.ref]
 
@@ -99,29 +106,39 @@ class Sites:
         results: dict[ObjectRef, Known[T] | Unknown] = {}
         futures: dict[ObjectRef, Future[object]] = {}
         for ref, (provider, read) in reads.items():
-            if ref in self._refused:
-                results[ref] = self._refused[ref]
-                continue
             self._specs.setdefault(ref, provider)
             running = self._reading.get(ref)
-            futures[ref] = running if running is not None else self.submit(ref, read)
+            futures[ref] = running if running is not None else self.submit(ref, self._renewed(provider, read))
             self._reading[ref] = futures[ref]
         wait(futures.values(), timeout=self._budget_s)
         for ref, future in futures.items():
             results[ref] = self._harvest(ref, future)
         return results
 
+    def _renewed(self, provider: ProviderSpec, read: Callable[[], T]) -> Callable[[], T]:
+        """A refused site gets a new driver once its Secret has changed. Until then the old one, which knows whether asking is safe."""
+
+        def work() -> T:
+            if provider.ref in self._refused and self._connector.fingerprint(provider) != self._credentials.get(provider.ref):
+                log.info("credentials changed, connecting anew", extra={"provider": str(provider.ref)})
+                self._disconnect(provider.ref)
+            return read()
+
+        return work
+
     def _harvest(self, ref: ObjectRef, future: Future[object]) -> Known[T] | Unknown:
         if not future.done():
             return Unknown("Slow", f"Provider {ref} did not answer within {self._budget_s:.0f} s; its VMs wait, others go on")
         del self._reading[ref]
         try:
-            return Known(future.result())  # type: ignore[arg-type]
+            known: Known[T] = Known(future.result())  # type: ignore[arg-type]
+            self._refused.discard(ref)
+            return known
         except ReconcilerError as err:
             log.warning("site cannot be read", extra={"provider": str(ref), "reason": err.reason, "error": err.message})
             unknown = Unknown(err.reason, err.message, terminal=isinstance(err, TerminalError))
             if unknown.terminal:
-                self._refused[ref] = unknown
+                self._refused.add(ref)
             return unknown
 
     def close(self) -> None:
