@@ -91,12 +91,9 @@ class Collector:
         return blocked
 
     def _mounted(self, claim: Json) -> bool:
+        """A placed pod holds the claim as long as its object exists: a Completed or Failed one too (no phase test in Kubernetes)."""
         meta = claim["metadata"]
-        return any(
-            meta["name"] in claims_of(pod)
-            for pod in self._store.all(POD, meta["namespace"])
-            if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-        )
+        return any(meta["name"] in claims_of(pod) for pod in self._store.all(POD, meta["namespace"]) if pod["spec"].get("nodeName"))
 
     def _claimed(self, volume: Json) -> bool:
         ref = volume["spec"].get("claimRef") or {}

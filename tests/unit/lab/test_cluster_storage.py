@@ -102,6 +102,18 @@ class TestBinding:
         assert site.cluster.find_all("PersistentVolume") == []
         assert not folder.exists()
 
+    def test_a_pod_that_has_ended_still_holds_its_claim(self, site: Site) -> None:
+        make(site, "p")
+        site.core.create_namespaced_pod("shop", pod("ended", ["p"], ["true"]))
+        site.cluster.step()
+        assert site.core.read_namespaced_pod("ended", "shop").status.phase == "Succeeded"
+        site.core.delete_namespaced_persistent_volume_claim("p", "shop")
+        site.cluster.step()
+        assert site.cluster.find("PersistentVolumeClaim", "shop", "p") is not None
+        site.core.delete_namespaced_pod("ended", "shop")
+        site.cluster.step()
+        assert site.cluster.find("PersistentVolumeClaim", "shop", "p") is None
+
 
 class TestScheduling:
     def test_a_missing_claim_is_unschedulable_until_it_comes(self, site: Site) -> None:
