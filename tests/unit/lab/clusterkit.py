@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -73,7 +75,9 @@ class Site:
 
 @cache
 def ca() -> LabCa:
-    return LabCa(Path(mkdtemp(prefix="lab-ca-")))
+    folder = Path(mkdtemp(prefix="lab-ca-"))
+    atexit.register(shutil.rmtree, folder)
+    return LabCa(folder)
 
 
 @contextmanager
