@@ -86,10 +86,11 @@ def run(spec: CopySpec) -> int:
                 _check_source(copies, job, spec.connections, reporter)
         except Exception as err:  # the process's boundary: every end has a result line and an exit code
             stop.request(err)
-        reporter.finish(_result(copies, stop.error))
-        if stop.error is not None and not isinstance(stop.error, ReconcilerError):
-            log.error("copy failed", exc_info=stop.error)
-        return _exit_code(stop.error)
+        error = stop.error
+        reporter.finish(_result(copies, error))
+        if error is not None and not isinstance(error, ReconcilerError):
+            log.error("copy failed", exc_info=error)
+        return _exit_code(error)
 
 
 def _open(disk: CopyDisk, spec: CopySpec, auth: FileAuth, job: Job, bell: threading.Event) -> DiskCopy:
@@ -158,6 +159,8 @@ def _exit_code(error: BaseException | None) -> int:
 @contextmanager
 def _sigterm(stop: Stop) -> Iterator[None]:
     def request(signum: int, frame: FrameType | None) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt this handler where it holds a lock
         stop.request(RetryableError("Stopped", f"the pod was told to end ({signal.Signals(signum).name})"))
 
     before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -20,7 +20,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come in while its own thread is here
         self.error: BaseException | None = None
 
     def request(self, error: BaseException) -> None:

@@ -205,3 +205,5 @@ def _fill(response: http.client.HTTPResponse, buffer: memoryview, label: str) ->
         if not step:
             raise RetryableError("ShortRead", f"{label}: the body ended {len(buffer) - got} bytes early")
         got += step
+    if response.length is None and response.read(1):  # chunked: the end must be read, and must be here
+        raise RetryableError("ShortRead", f"{label}: the body goes on after {len(buffer)} bytes")

@@ -34,6 +34,7 @@ class DiskServer:
         self.says_total: int | None = None
         self.says_range: str | None = None
         self.extra_body = 0
+        self.chunked = False
         self.delay_s = 0.0
         self.released = threading.Event()
         self.lock = threading.Lock()
@@ -129,12 +130,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
+    def _chunks(self, status: int, headers: dict[str, str], start: int, length: int) -> None:
+        self.send_response(status)
+        for name, value in {"Transfer-Encoding": "chunked", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        data = self.server.site.path.read_bytes()[start : start + length] + bytes(self.server.site.extra_body)
+        for at in range(0, len(data), 5000):
+            self.wfile.write(f"{len(data[at : at + 5000]):x}\r\n".encode() + data[at : at + 5000] + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
     def _body(self, status: int, headers: dict[str, str], start: int, length: int, truncated: bool) -> None:
         site = self.server.site
         if site.etag:
             headers["ETag"] = site.etag
         if site.gives_cookie:
             headers["Set-Cookie"] = f"{site.cookie}; Path=/; HttpOnly"
+        if site.chunked:
+            self._chunks(status, headers, start, length)
+            return
         self._answer(status, {"Content-Length": str(length + site.extra_body), **headers})
         fd = os.open(site.path, os.O_RDONLY)
         try:

@@ -148,6 +148,15 @@ class TestAnswers:
         site.server.extra_body = 10
         fails(site.open(), "ShortRead", RetryableError)
 
+    def test_chunked_bodies(self, site: HttpSite) -> None:
+        site.server.chunked = True
+        reader = site.open()
+        for offset in (0, 70_000, 3):
+            assert ReaderContract.read(reader, offset, 60_000) == site.content[offset : offset + 60_000]
+        assert site.clock.slept == []
+        site.server.extra_body = 1
+        fails(reader, "ShortRead", RetryableError)
+
     def test_an_etag_that_changes(self, site: HttpSite) -> None:
         site.server.etag = '"1"'
         reader = site.open()
