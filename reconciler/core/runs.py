@@ -13,6 +13,7 @@ from reconciler.core import names, planchecks
 from reconciler.core.actions import VmKey
 from reconciler.core.desired import Desired, InventoryRef, MigrationSpec, PlanSpec
 from reconciler.core.itinerary import Phase
+from reconciler.core.ledger import Ledger
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Known, Milestone, ObjectRef, Result
 from reconciler.core.moves import Hold
@@ -43,16 +44,20 @@ def begin(
     now: datetime,
 ) -> None:
     """Record each Migration that may start now. Oldest name first; Migrations of one plan queue."""
-    for ref in sorted(desired.migrations):
+    unstarted = sorted(ref for ref in desired.migrations if ref not in runs)
+    if not unstarted:
+        return
+    ledger = Ledger.over(runs, vms)
+    taken: set[ObjectRef] = set()
+    for ref in unstarted:
         migration = desired.migrations[ref]
-        if ref in runs or migration.plan is None:
-            continue
-        plan = desired.plans.get(migration.plan)
-        if plan is None or plan.archived or active_run(runs, plan.ref) is not None:
+        plan = desired.plans.get(migration.plan) if migration.plan else None
+        if plan is None or plan.archived or plan.ref in taken or ledger.active(plan.ref) is not None:
             continue
         if planchecks.plan_findings(desired, observed, plan).blocked:
             continue
-        _record(runs, vms, desired, migration, plan, origin, now)
+        taken.add(plan.ref)
+        _record(runs, vms, desired, migration, plan, ledger.succeeded(plan.ref), origin, now)
 
 
 def _record(
@@ -61,10 +66,10 @@ def _record(
     desired: Desired,
     migration: MigrationSpec,
     plan: PlanSpec,
+    done: frozenset[str],
     origin: str,
     now: datetime,
 ) -> None:
-    done = succeeded(vms, plan.ref)
     slugs = {slug_of(plan, vm.ref): vm for vm in plan.vms}
     todo = tuple(s for s in slugs if s not in done)
     assert plan.source is not None and plan.destination is not None
