@@ -1,0 +1,338 @@
+"""Random lives of one run over the toy: whatever happens, in whatever order, the safety contract's standing invariants hold.
+
+`ci` is derandomized and short; `deep` (--deep) looks for new ones. A counterexample is a finding: hypothesis prints the shortest life.
+Judges stand in lives.py, at the place where the rule would be broken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from reconciler.core.desired import InventoryRef, MigrationSpec
+from reconciler.core.inventory import SourceDisk
+from reconciler.core.model import ObjectRef, Power, Result
+from reconciler.core.record import Category, VmRecord
+from reconciler.core.target import TargetVm
+from tests.unit.core.lives import Fate, LiveLand
+from tests.unit.core.toyland import GIB, NS, PLACE, PLAN, RUN, desired_for, source_vm
+
+NAMES = ("web", "db")
+ACTS = (
+    "EnsureVolumes",
+    "EnsureBinder",
+    "EnsureVm",
+    "PowerSource",
+    "ProveOff",
+    "EnsureCopy",
+    "PutMarks",
+    "DropCopy",
+    "StartTarget",
+    "DropVolumes",
+)
+KINDS = ("retryable", "retryable", "terminal", "void", "internal")
+RUN2 = ObjectRef(NS, "run-2")
+TEMPORARY = frozenset({"Retrying", "Pending"})
+
+
+class Lives(RuleBasedStateMachine):
+    @initialize(web_disks=st.integers(1, 2), db_on=st.booleans(), shy=st.booleans())
+    def begin(self, web_disks: int, db_on: bool, shy: bool) -> None:
+        vms = {
+            "web": source_vm("web", disks=web_disks, number=1),
+            "db": source_vm("db", number=2, power=Power.ON if db_on else Power.OFF),
+        }
+        self.land = LiveLand(vms, desired_for(list(NAMES)))
+        self.land.obey_shutdown = not shy
+        self.revision = 1
+        self.restored = False
+        self.land.back_up()
+
+    def edit(self, **change: object) -> None:
+        self.revision += 1
+        self.land.desired = replace(self.land.desired, revision=f"c{self.revision}", **change)  # type: ignore[arg-type]
+        for process in self.land.processes.values():
+            process.recall.release_held()
+
+    # ---- passes ----
+
+    @rule(count=st.integers(1, 6), seconds=st.sampled_from([0.2, 1.0, 5.0]), eager=st.booleans())
+    def tick(self, count: int, seconds: float, eager: bool) -> None:
+        for _ in range(count):
+            self.land.one_pass(self.land.lease, Fate(eager=eager))
+            self.land.judge()
+            self.land.go_on(seconds)
+            self.land.judge()
+
+    @rule(seconds=st.sampled_from([10.0, 59.0, 61.0, 700.0, 200_000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.land.go_on(seconds)
+
+    @rule(die=st.sampled_from(["published", "acted"]))
+    def die(self, die: str) -> None:
+        self.land.one_pass(self.land.lease, Fate(die=die))
+
+    @rule()
+    def forget_everything(self) -> None:
+        self.land.processes[self.land.lease] = self.land.newborn()
+
+    @rule()
+    def lose_a_push(self) -> None:
+        self.land.one_pass(self.land.lease, Fate(push_lost=True))
+
+    @rule(act=st.sampled_from(ACTS), kind=st.sampled_from(KINDS), lands=st.booleans())
+    def fault(self, act: str, kind: str, lands: bool) -> None:
+        """An effect that lands though the answer says otherwise is a lost reply, which is Retryable always."""
+        lands = lands and kind == "retryable"
+        self.land.one_pass(self.land.lease, Fate(faults={act: (kind, lands)}))
+
+    @rule()
+    def change_of_the_guard(self) -> None:
+        """The holder hangs between its publish and its acts; the other takes over, acts, and then the first wakes."""
+        was = self.land.lease
+        other = "b" if was == "a" else "a"
+
+        def hang() -> None:
+            self.land.lease = other
+            self.land.one_pass(other)
+            self.land.go_on()
+            self.land.one_pass(other)
+
+        self.land.one_pass(was, Fate(between=hang))
+
+    @rule()
+    def the_other_looks_too(self) -> None:
+        other = "b" if self.land.lease == "a" else "a"
+        before = (self.land.records, len(self.land.log))
+        self.land.one_pass(other)
+        assert (self.land.records, len(self.land.log)) == before, "without the lease nothing is written and nothing is done"
+
+    # ---- the repo ----
+
+    @rule(name=st.sampled_from(NAMES))
+    def cancel(self, name: str) -> None:
+        self.edit(migrations={**self.land.desired.migrations, RUN: MigrationSpec(RUN, PLACE, PLAN, cancel=(InventoryRef(name=name),))})
+
+    @rule()
+    def remove_the_migration(self) -> None:
+        self.edit(migrations={k: v for k, v in self.land.desired.migrations.items() if k != RUN})
+
+    @rule()
+    def restore_the_manifests(self) -> None:
+        fresh = desired_for(list(NAMES))
+        keep = {k: v for k, v in self.land.desired.migrations.items() if k == RUN2}
+        self.edit(migrations={**fresh.migrations, **keep}, plans=fresh.plans, providers=fresh.providers, complete=True)
+
+    @rule()
+    def break_the_tree(self) -> None:
+        self.edit(migrations={}, plans={}, complete=False)
+
+    @rule(namespace=st.sampled_from(["shop", "other"]))
+    def edit_the_plan(self, namespace: str) -> None:
+        if PLAN in self.land.desired.plans:
+            self.edit(plans={PLAN: replace(self.land.desired.plans[PLAN], target_namespace="shop", description=namespace)})
+
+    @rule()
+    def try_again(self) -> None:
+        self.edit(migrations={**self.land.desired.migrations, RUN2: MigrationSpec(RUN2, PLACE, PLAN)})
+
+    # ---- people at the source ----
+
+    @rule(name=st.sampled_from(NAMES), on=st.booleans(), in_between=st.booleans())
+    def power(self, name: str, on: bool, in_between: bool) -> None:
+        def press() -> None:
+            self.land.ours_on.discard(name)
+            (self.land.power_on if on else self.land.power_off)(name)
+
+        if in_between:
+            self.land.one_pass(self.land.lease, Fate(between=press))
+        else:
+            press()
+
+    @rule(name=st.sampled_from(NAMES), in_between=st.booleans())
+    def boot_and_stop_unseen(self, name: str, in_between: bool) -> None:
+        def press() -> None:
+            if self.land.vms[name].power is Power.OFF:
+                self.land.power_on(name)
+                self.land.power_off(name)
+
+        if in_between:
+            self.land.one_pass(self.land.lease, Fate(between=press))
+        else:
+            press()
+
+    @rule(in_between=st.booleans())
+    def add_a_disk(self, in_between: bool) -> None:
+        def add() -> None:
+            vm = self.land.vms["web"]
+            if len(vm.disks) < 3:
+                first = vm.disks[0]
+                disk = replace(first, key=f"9{len(vm.disks)}", uuid=f"added-{len(vm.disks)}", label="added", unit=9)
+                self.land.vms["web"] = replace(vm, disks=(*vm.disks, disk))
+                self.land.version[disk.uuid] = 1
+                self.land.keep_finals()
+
+        if in_between:
+            self.land.one_pass(self.land.lease, Fate(between=add))
+        else:
+            add()
+
+    @rule(down=st.booleans())
+    def source_out_of_sight(self, down: bool) -> None:
+        self.land.source_unknown = down
+
+    @rule(obey=st.booleans())
+    def guest_manners(self, obey: bool) -> None:
+        self.land.obey_shutdown = obey
+
+    # ---- the cluster ----
+
+    @precondition(lambda self: self.land.pods)
+    @rule(code=st.sampled_from([75, 137, 65]))
+    def pod_dies(self, code: int) -> None:
+        self.land.end_pod(self.land.pods[0], code)
+
+    @precondition(lambda self: self.land.pods)
+    @rule()
+    def node_lost(self) -> None:
+        pod = self.land.pods[0]
+        pod.lost = True
+        if (job := self.land.jobs.get(pod.job)) is not None:
+            from reconciler.core.target import JobPhase
+
+            self.land.jobs[pod.job] = replace(job, phase=JobPhase.FAILED)
+
+    @rule()
+    def node_fenced(self) -> None:
+        self.land.pods = [p for p in self.land.pods if not p.lost]
+
+    @precondition(lambda self: self.land.jobs)
+    @rule()
+    def delete_our_job(self) -> None:
+        name, job = next(iter(self.land.jobs.items()))
+        self.land.jobs[name] = replace(job, deleting=True)
+
+    @precondition(lambda self: self.land.volumes)
+    @rule(which=st.integers(0, 3), in_between=st.booleans())
+    def delete_our_pvc(self, which: int, in_between: bool) -> None:
+        def delete() -> None:
+            mine = sorted(n for n in self.land.volumes if n not in self.land.foreign)
+            if mine:
+                self.land.forget(mine[which % len(mine)])
+
+        if in_between:
+            self.land.one_pass(self.land.lease, Fate(between=delete))
+        else:
+            delete()
+
+    @precondition(lambda self: self.land.targets)
+    @rule(which=st.integers(0, 3), in_between=st.booleans())
+    def delete_our_vm(self, which: int, in_between: bool) -> None:
+        def delete() -> None:
+            mine = sorted(n for n in self.land.targets if n not in self.land.foreign)
+            if mine:
+                del self.land.targets[mine[which % len(mine)]]
+
+        if in_between:
+            self.land.one_pass(self.land.lease, Fate(between=delete))
+        else:
+            delete()
+
+    @precondition(lambda self: any(t.power is Power.ON for t in self.land.targets.values()))
+    @rule()
+    def stop_our_vm(self) -> None:
+        name, vm = next((n, t) for n, t in self.land.targets.items() if t.power is Power.ON)
+        self.land.targets[name] = replace(vm, power=Power.OFF, run_strategy="Halted", ready=False)
+
+    @rule(name=st.sampled_from(NAMES))
+    def foreign_vm_takes_the_name(self, name: str) -> None:
+        if name not in self.land.targets:
+            vm = TargetVm("shop", name, f"foreign-{name}", "1", False, "", "", "", "", "Always", Power.ON, True, "")
+            self.land.targets[name] = vm
+            self.land.foreign[name] = vm
+
+    # ---- disasters ----
+
+    @rule()
+    def back_up(self) -> None:
+        self.land.back_up()
+
+    @rule(age=st.integers(0, 5))
+    def restore_the_cluster(self, age: int) -> None:
+        self.land.restore_cluster(-1 - age % len(self.land.backups))
+        for name, vm in list(self.land.foreign.items()):
+            if self.land.targets.get(name) != vm:
+                del self.land.foreign[name]
+
+    @precondition(lambda self: self.land.past)
+    @rule(age=st.integers(0, 40))
+    def restore_git(self, age: int) -> None:
+        self.restored = True
+        self.land.restore_git(-1 - age % len(self.land.past))
+
+    # ---- what must hold ----
+
+    @invariant()
+    def contract(self) -> None:
+        if hasattr(self, "land"):
+            self.land.judge()
+
+    def teardown(self) -> None:
+        """Everything is mended and nobody meddles any more: each VM ends, or says (Critical) why it is held."""
+        if not hasattr(self, "land"):
+            return
+        land = self.land
+        land.source_unknown, land.obey_shutdown = False, True
+        self.restore_the_manifests()
+        self.node_fenced()
+        for _ in range(300):
+            land.one_pass(land.lease)
+            land.judge()
+            land.go_on(5.0)
+            land.judge()
+            for record in land.records.vms.values():
+                held_by_power = any(c.type == "SourceChanged" and c.reason == "PoweredOn" for c in record.conditions)
+                if record.source and record.result is None and held_by_power:
+                    land.power_off(record.source.name)
+            if (
+                land.records.runs
+                and all(r.result for r in land.records.runs.values())
+                and len(land.records.runs) == len(land.desired.migrations)
+            ):
+                break
+        stuck = [v for v in land.records.vms.values() if v.result is None and not _says_why(v)]
+        assert not stuck, f"neither ended nor held: {[(str(v.run), v.slug, v.milestone, v.phase, v.message, v.unwinding) for v in stuck]}"
+        if not self.restored and land.records.runs and all(r.result for r in land.records.runs.values()):
+            land.judge_quiet()
+
+
+def _says_why(record: VmRecord) -> bool:
+    return any(c.category is Category.CRITICAL and c.type != "InternalError" for c in record.conditions)
+
+
+assert GIB and SourceDisk and Result
+
+
+def live(examples: int, steps: int, *, derandomize: bool) -> None:
+    profile = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=derandomize,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Lives, settings=profile)  # type: ignore[no-untyped-call]
+
+
+def test_random_lives() -> None:
+    live(60, 40, derandomize=True)
+
+
+@pytest.mark.deep
+def test_many_random_lives() -> None:
+    live(3000, 60, derandomize=False)
