@@ -140,6 +140,9 @@ class Sites:
             if unknown.terminal:
                 self._refused.add(ref)
             return unknown
+        except Exception as err:  # a bug in one driver stops its own site, not the pass
+            log.exception("site read ended in a bug", extra={"provider": str(ref)})
+            return Unknown("InternalError", f"reading Provider {ref} ended in a bug ({type(err).__name__}); see the log")
 
     def close(self) -> None:
         for ref in list(self._specs):
