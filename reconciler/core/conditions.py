@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from reconciler.core import planchecks, runs, story
+from reconciler.core import archive, planchecks, runs, story
 from reconciler.core.desired import Desired, InventoryRef, NetworkMapSpec, PlanSpec, ProviderSpec, Severity, StorageMapSpec
 from reconciler.core.examine import Finding, critical, examine
+from reconciler.core.ledger import Ledger
 from reconciler.core.lookup import Ambiguous, SiteIndex
 from reconciler.core.model import Absent, Known, ObjectRef, Platform, Result, Unknown
 from reconciler.core.record import Category, Condition, ObjectStatus, Records, RunRecord, VmRecord
@@ -58,14 +59,16 @@ def _all(
             yield old
         else:
             yield _status("StorageMap", smap.ref, desired, _storage_map(smap, indexes, observed))
-    by_run = _vms_by_run(records)
+    ledger = Ledger.over(records.runs, records.vms)
     for plan in desired.plans.values():
-        if (old := _unlooked(records, observed, desired, "Plan", plan)) is not None:
+        if (closing := archive.standing(plan, desired, observed, records)) and ledger.active(plan.ref) is None:
+            yield _archived(plan, desired, records, closing)
+        elif (old := _unlooked(records, observed, desired, "Plan", plan)) is not None:
             yield old
         else:
-            yield _plan(plan, desired, observed, records, indexes, by_run)
+            yield _plan(plan, desired, observed, records, indexes, ledger)
     for ref in {*desired.migrations, *records.runs}:
-        yield _migration(ref, desired, observed, records, by_run.get(ref, ()))
+        yield _migration(ref, desired, observed, records, ledger)
     yield from _broken(desired)
     for ref in desired.hooks:
         text = "hooks are not run yet; a plan that uses one is blocked"
@@ -91,13 +94,6 @@ def _broken(desired: Desired) -> Iterable[ObjectStatus]:
         ref = ObjectRef(*name.split("/", 1))
         if ref not in known.get(kind, {}):
             yield _status(kind, ref, desired, ())
-
-
-def _vms_by_run(records: Records) -> dict[ObjectRef, tuple[VmRecord, ...]]:
-    grouped: dict[ObjectRef, list[VmRecord]] = {}
-    for record in records.vms.values():
-        grouped.setdefault(record.run, []).append(record)
-    return {ref: tuple(v) for ref, v in grouped.items()}
 
 
 def _kept(records: Records, kind: str, ref: ObjectRef, desired: Desired) -> ObjectStatus:
@@ -212,16 +208,24 @@ def _source_item(word: str, ref: ObjectRef, source: InventoryRef, index: SiteInd
 # ---- plans and migrations ---------------------------------------------------------------------------------------------------------------
 
 
+def _archived(plan: PlanSpec, desired: Desired, records: Records, closing: tuple[Finding, ...]) -> ObjectStatus:
+    """Never Ready. Once it is archived, what was said last stays."""
+    old = records.statuses.get(("Plan", plan.ref))
+    if plan.ref in records.archived and old is not None and any(c.type == "Archived" for c in old.conditions):
+        return old
+    return ObjectStatus("Plan", plan.ref, merge(closing), desired.revision, counts=dict(old.counts) if old else {})
+
+
 def _plan(
     plan: PlanSpec,
     desired: Desired,
     observed: Observed,
     records: Records,
     indexes: Mapping[ObjectRef, SiteIndex],
-    by_run: Mapping[ObjectRef, tuple[VmRecord, ...]],
+    ledger: Ledger,
 ) -> ObjectStatus:
-    mine = sorted((r for r in records.runs.values() if r.plan == plan.ref), key=lambda r: r.started)
-    vms = [v for r in mine for v in by_run.get(r.run, ())]
+    mine = ledger.of_plan.get(plan.ref, ())
+    vms = [v for r in mine for v in ledger.of_run.get(r.run, ())]
     last = mine[-1] if mine else None
     if last is not None and last.result is None:
         findings = [*planchecks.plan_findings(desired, observed, plan).findings, *_vm_findings(vms)]
@@ -232,8 +236,9 @@ def _plan(
                 "the edit counts for the rest and for the next run"
             )
             findings.append(Finding("Modified", Category.WARN, "Modified", text))
+        findings += archive.standing(plan, desired, observed, records)
     else:
-        findings = _offered(plan, desired, observed, records, indexes)
+        findings = _offered(plan, desired, observed, indexes, ledger)
         if last is not None:
             text = f"run {last.run} {str(last.result).lower()}"
             findings.append(Finding(str(last.result), Category.ADVISORY, "Completed", text))
@@ -253,14 +258,14 @@ def _vm_findings(vms: Iterable[VmRecord]) -> list[Finding]:
 
 
 def _offered(
-    plan: PlanSpec, desired: Desired, observed: Observed, records: Records, indexes: Mapping[ObjectRef, SiteIndex]
+    plan: PlanSpec, desired: Desired, observed: Observed, indexes: Mapping[ObjectRef, SiteIndex], ledger: Ledger
 ) -> list[Finding]:  # fmt: skip
     """What a pull request is answered with: all plan-level findings, and those of every VM that is still to be moved."""
     found = [*planchecks.plan_findings(desired, observed, plan).findings]
     ground = planchecks.ground(desired, observed, indexes, plan)
     if ground is None:
         return found
-    done = runs.succeeded(records.vms, plan.ref)
+    done = ledger.succeeded(plan.ref)
     names: dict[str, str] = {}
     for vm in plan.vms:
         if runs.slug_of(plan, vm.ref) in done:
@@ -272,13 +277,12 @@ def _offered(
     return found
 
 
-def _migration(
-    ref: ObjectRef, desired: Desired, observed: Observed, records: Records, vms: tuple[VmRecord, ...]
-) -> ObjectStatus:  # fmt: skip
+def _migration(ref: ObjectRef, desired: Desired, observed: Observed, records: Records, ledger: Ledger) -> ObjectStatus:
+    vms = ledger.of_run.get(ref, ())
     run, spec = records.runs.get(ref), desired.migrations.get(ref)
     findings: list[Finding] = []
     if run is None:
-        findings += _not_begun(ref, desired, observed, records)
+        findings += _not_begun(ref, desired, observed, ledger)
     else:
         findings += _run_findings(run, desired, vms)
     for item in spec.unsupported if spec else ():
@@ -290,7 +294,7 @@ def _migration(
     return replace(status, counts=dict(sorted(counts.items())))
 
 
-def _not_begun(ref: ObjectRef, desired: Desired, observed: Observed, records: Records) -> list[Finding]:
+def _not_begun(ref: ObjectRef, desired: Desired, observed: Observed, ledger: Ledger) -> list[Finding]:
     spec = desired.migrations[ref]
     plan = desired.plans.get(spec.plan) if spec.plan else None
     if plan is None:
@@ -298,7 +302,7 @@ def _not_begun(ref: ObjectRef, desired: Desired, observed: Observed, records: Re
         return [critical("PlanNotValid", reason, f"there is no Plan {spec.plan}" if spec.plan else "spec.plan is not set")]
     if plan.archived:
         return [critical("PlanNotReady", "Archived", f"Plan {plan.ref} is archived")]
-    active = runs.active_run(records.runs, plan.ref)
+    active = ledger.active(plan.ref)
     if active is not None:
         return [Finding("Pending", Category.ADVISORY, "Started", f"waits for run {active.run} of the same plan")]
     blockers = [f for f in planchecks.plan_findings(desired, observed, plan).findings if f.category is Category.CRITICAL]

@@ -70,16 +70,7 @@ class View:
 
     @property
     def owner(self) -> Owner:
-        """Full identity for the objects of this VM; see core.target.Owner."""
-        source = self.record.source
-        return Owner(
-            plan=str(self.record.plan),
-            migration=str(self.record.run),
-            vm=self.record.slug,
-            source=f"{source.site_uuid}/{source.uuid}" if source else "",
-            milestone=self.record.milestone.value,
-            commit=self.commit,
-        )
+        return owner_of(self.record, self.commit)
 
     # ---- source ----
 
@@ -189,3 +180,16 @@ class View:
     def running_job(self) -> Job | None:
         jobs = self.jobs
         return jobs[-1] if jobs and jobs[-1].phase in (JobPhase.SUSPENDED, JobPhase.PENDING, JobPhase.RUNNING) else None
+
+
+def owner_of(record: VmRecord, commit: str) -> Owner:
+    """Full identity for the objects of a VM; see core.target.Owner."""
+    source = record.source
+    return Owner(
+        plan=str(record.plan),
+        migration=str(record.run),
+        vm=record.slug,
+        source=f"{source.site_uuid}/{source.uuid}" if source else "",
+        milestone=record.milestone.value,
+        commit=commit,
+    )

@@ -12,7 +12,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from reconciler.core import conditions
+from reconciler.core import archive, conditions
 from reconciler.core.actions import Decision, Outcome, VmKey
 from reconciler.core.decide import decide
 from reconciler.core.desired import Desired
@@ -77,7 +77,7 @@ class Engine:
         """One pass. Errors: RetryableError / TerminalError of git; everything else is told by the report."""
         checkout = self._repo.fetch()  # git -> blobs
         committed = self._store.update(checkout.status, self._repo.read)
-        desired = self._load(checkout)  # blobs -> Desired
+        desired = self._load(checkout, committed)  # blobs -> Desired
         now = self._clock.now()
         if (quiet := self._nothing_to_do(desired, committed, now)) is not None:
             return quiet
@@ -88,6 +88,7 @@ class Engine:
         self._recall.count_time(observed, records)
         memory = self._recall.view(self._descends(records, desired), rewound)
         after, decision = decide(desired, observed, records, memory, indexes, now)  # pure
+        after, decision = archive.advance(desired, observed, after, decision, memory, now)  # pure
         after = replace(after, statuses=conditions.summarize(desired, observed, after, indexes, now))  # pure
         holds = self._publish(committed, after, desired, decision)  # intents are in git before any act; may raise Superseded
         outcomes = self._execute(decision, after) if holds else ()
@@ -98,13 +99,14 @@ class Engine:
 
     # ---- steps --------------------------------------------------------------------------------------------------------------------------
 
-    def _load(self, checkout: Checkout) -> Desired:
+    def _load(self, checkout: Checkout, records: Records) -> Desired:
         if self._desired is not None and self._desired.revision == checkout.desired.commit:
+            self._desired = archive.sealed(self._desired, records.archived)
             return self._desired
         blobs = [b for b in checkout.desired.blobs if wants(b.path)]
         contents = self._repo.read(missing([b.id for b in blobs], self._cache))
         loaded = load((SourceFile(b.path, b.id, contents.get(b.id)) for b in blobs), cache=self._cache)
-        self._desired = resolve(loaded, checkout.desired.commit)
+        self._desired = archive.sealed(resolve(loaded, checkout.desired.commit), records.archived)
         self._recall.release_held()
         log.info("manifests read", extra={"revision": checkout.desired.commit[:12], "problems": len(self._desired.problems)})
         return self._desired
@@ -223,11 +225,11 @@ def _bytes(report: PassReport) -> int:
 
 
 def _may_move(report: PassReport) -> bool:
-    """An active VM that is neither held nor blocked: looking again soon is worth it."""
+    """An active VM that is neither held nor blocked, or an archive in the making: looking again soon is worth it."""
     for record in report.records.vms.values():
         if record.result is None and not any(c.category is Category.CRITICAL for c in record.conditions):
             return True
-    return False
+    return archive.may_move(report.desired, report.records)
 
 
 def failures(records: Records) -> frozenset[VmKey]:

@@ -73,8 +73,9 @@ class Recollection:
             phase = record.phase if record else ""
             self.acted[key] = {a: (p, at) for a, (p, at) in self.acted[key].items() if p == phase and not _stale(a, now - at)}
         for key in list(self.backoffs):
-            if (ended := records.vms.get(key)) is None or ended.result is not None:
-                del self.backoffs[key]
+            ended = (record := records.vms.get(key)) is None or record.result is not None
+            if ended and self.backoffs[key].until + timedelta(seconds=LONGEST_BACKOFF_S) < self.clock.now():
+                del self.backoffs[key]  # an archive may still act for a VM that ended, so not at once
 
     def learn(self, action: Action, outcome: Outcome, phase: str) -> None:
         self.outcomes[outcome.key] = outcome

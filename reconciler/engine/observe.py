@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from reconciler.core import archive
 from reconciler.core.copyspec import CopyResult, DiskProgress
 from reconciler.core.desired import Desired, ProviderSpec
 from reconciler.core.inventory import Inventory
@@ -48,6 +49,7 @@ def live(desired: Desired, records: Records, watch: Watch, now: datetime) -> fro
         plan = desired.plans.get(migration.plan) if migration.plan else None
         if plan is not None and migration.ref not in records.runs and not plan.archived:
             wanted |= {r for r in (plan.source, plan.destination) if r}
+    wanted |= archive.places(desired, records).keys()
     for ref in desired.providers:
         if _due(ref, desired.revision, watch, now):
             wanted.add(ref)
@@ -105,8 +107,9 @@ def _as_target(seen: Known[Inventory | TargetInventory] | Unknown) -> Known[Targ
 
 
 def _namespaces(desired: Desired, records: Records, ref: ObjectRef) -> tuple[str, ...]:
-    """Target namespaces that plans and active VMs use on this destination."""
-    found = {p.target_namespace for p in desired.plans.values() if p.destination == ref and p.target_namespace and not p.archived}
+    """Target namespaces that plans, active VMs and plans about to be archived use on this destination."""
+    plans = (p for p in desired.plans.values() if p.destination == ref and p.target_namespace and p.ref not in records.archived)
+    found = {p.target_namespace for p in plans} | archive.places(desired, records).get(ref, frozenset())
     found |= {v.frozen.namespace for v in records.vms.values() if v.frozen and v.result is None and v.frozen.destination == ref}
     return tuple(sorted(found))
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from reconciler.core.desired import Problem
+from reconciler.core.desired import Desired, Problem
+from reconciler.core.model import ObjectRef
 from reconciler.core.record import Progress, Records, VmRecord
 from reconciler.manifests import record as codec
 from reconciler.manifests import recordpaths
+from reconciler.manifests.composed import compose_status
+from reconciler.manifests.emit import dump
 from reconciler.report import commit, markdown
 
 README = "README.md"
@@ -56,7 +59,7 @@ def _without_progress(record: VmRecord) -> VmRecord:
 
 
 def urgency(old: Records, new: Records) -> Urgency:
-    if old.claims != new.claims or old.runs != new.runs:
+    if old.claims != new.claims or old.runs != new.runs or old.archived != new.archived:
         return Urgency.NOW
     worst = Urgency.NONE if old.statuses == new.statuses else Urgency.SOON
     for key, record in new.vms.items():
@@ -89,8 +92,23 @@ def changes(old: Records, new: Records, problems: tuple[Problem, ...]) -> dict[s
             files[recordpaths.path_of_status(status.kind, status.ref)] = codec.render_status(status)
     for kind, ref in old.statuses.keys() - new.statuses.keys():
         files[recordpaths.path_of_status(kind, ref)] = None
+    for plan in new.archived - old.archived:
+        files |= _archive(plan, new)
     if files:
         files[README] = markdown.render_readme(new, problems).encode()
+    return files
+
+
+def _archive(plan: ObjectRef, records: Records) -> dict[str, bytes]:
+    """Copies, complete in one commit; the files under runs/ stay, so that a run never begins again."""
+    shape = compose_status(records, Desired(""), "Plan", plan)
+    files = {recordpaths.path_of_archive(plan): dump(shape)}
+    for run in records.runs.values():
+        if run.plan == plan:
+            files[recordpaths.path_of_archive(plan, run.run, "run.yaml")] = codec.render_run(run)
+    for vm in records.vms.values():
+        if vm.plan == plan:
+            files[recordpaths.path_of_archive(plan, vm.run, "vms", f"{vm.slug}.yaml")] = codec.render_vm(vm)
     return files
 
 

@@ -49,10 +49,16 @@ def path_of_claim(site_uuid: str, vm_uuid: str) -> str:
     return f"claims/{_part(site_uuid)}/{_part(vm_uuid)}.yaml"
 
 
-def path_of_archive(plan: ObjectRef, migration: ObjectRef | None = None, file: str = "plan.yaml") -> str:
-    """A file about a plan, or about one of its migrations."""
+def path_of_archive(plan: ObjectRef, migration: ObjectRef | None = None, *file: str) -> str:
+    """A file about a plan, or about one of its migrations: archive/<namespace>/<plan>/<migration>/vms/<vm>.yaml.
+
+    A migration that is not in its plan's namespace is named with its own, so that two of one name do not meet.
+    """
     folder = f"archive/{_part(plan.namespace)}/{_part(plan.name)}"
-    return f"{folder}/{_part(migration.name)}/{_part(file)}" if migration else f"{folder}/{_part(file)}"
+    if migration is None:
+        return f"{folder}/plan.yaml"
+    name = migration.name if migration.namespace == plan.namespace else str(migration)
+    return "/".join((folder, _part(name), *(_part(part) for part in file)))
 
 
 def kind_of(path: str) -> RecordKind | None:

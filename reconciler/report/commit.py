@@ -249,6 +249,8 @@ def _moved(old: Records, new: Records) -> Iterator[ObjectStatus]:
     """Statuses whose readiness changed."""
     for key, status in sorted(new.statuses.items(), key=lambda item: item[0]):
         before = old.statuses.get(key)
+        if status.kind == "Plan" and status.ref in new.archived:
+            continue
         if before is None or _not_ready(before) != _not_ready(status):
             yield status
 

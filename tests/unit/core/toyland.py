@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from reconciler.core import archive
 from reconciler.core.actions import (
     ActError,
     Action,
@@ -196,7 +197,8 @@ class Toyland:
             origin="repo",
             descends=frozenset(self.records.runs),
         )
-        self.records, decision = decide(self.desired, observed, self.records, memory, indexes, self.now)
+        after, decision = decide(self.desired, observed, self.records, memory, indexes, self.now)
+        self.records, decision = archive.advance(self.desired, observed, after, decision, memory, self.now)
         self.outcomes = {}
         named: dict[VmKey, dict[str, float]] = {}
         for key, name in decision.timers:
