@@ -195,3 +195,36 @@ def test_two_reconcilers_on_one_repo(field: Field) -> None:
     first.wait()
     assert second.wait(timeout=120) == 0, field.log()[-4000:]
     field.assert_moved()
+
+
+def test_workers_killed_again_and_again(field: Field) -> None:
+    """The copy pods are killed in mid-copy; each gets another attempt under a new name, and the bytes are equal in the end."""
+    process = field.start()
+    killed: set[int] = set()
+    deadline = time.monotonic() + 60
+    while process.poll() is None and len(killed) < 4 and time.monotonic() < deadline:
+        for pid in workers_of(field) - killed:
+            time.sleep(0.15)
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            killed.add(pid)
+        time.sleep(0.02)
+    assert killed, "no worker was caught at work"
+    assert process.wait(timeout=120) == 0, field.log()[-4000:]
+    field.assert_moved()
+    assert max(v.attempt for v in field.records().vms.values()) > 1
+
+
+def workers_of(field: Field) -> set[int]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if "reconciler worker" in line and str(field.root) in line:
+                found.add(int(entry.name))
+    return found
