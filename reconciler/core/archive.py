@@ -8,7 +8,7 @@ A finished VM and its disks are never touched, nor anything that is in use or do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -51,32 +51,32 @@ def waiting(desired: Desired, records: Records) -> tuple[PlanSpec, ...]:
 def places(desired: Desired, records: Records) -> Mapping[ObjectRef, frozenset[str]]:
     """Targets and namespaces that must be looked at before an archive can be written."""
     found: dict[ObjectRef, set[str]] = {}
-    for plan in waiting(desired, records):
-        for _, frozen in _ended(plan.ref, records):
+    for ended in _ended(waiting(desired, records), records).values():
+        for _, frozen in ended:
             found.setdefault(frozen.destination, set()).add(frozen.namespace)
     return {ref: frozenset(names) for ref, names in found.items()}
 
 
 def may_move(desired: Desired, records: Records) -> bool:
     """Looking again soon is worth it: something is being removed, or a site may answer."""
-    return any(not _blocked(v, desired) for plan in waiting(desired, records) for v, _ in _ended(plan.ref, records))
+    return any(not _blocked(v, desired) for ended in _ended(waiting(desired, records), records).values() for v, _ in ended)
 
 
 def advance(
     desired: Desired, observed: Observed, records: Records, decision: Decision, memory: Memory, now: datetime
 ) -> tuple[Records, Decision]:
     """Remove what ended runs of archived plans left, one act per VM; a plan that left nothing is archived."""
+    ended = _ended(waiting(desired, records), records)
     vms = dict(records.vms)
     actions: list[Action] = []
     done: set[ObjectRef] = set()
-    for plan in waiting(desired, records):
-        for record, _ in _ended(plan.ref, records):
-            vms[record.key] = _settled(record, memory.outcomes.get(record.key), desired, now)
-        learnt = replace(records, vms=vms)
-        debts = [_debt(v, f, desired, observed, records.commit) for v, f in _ended(plan.ref, learnt)]
+    for plan, left in ended.items():
+        settled = [(_settled(v, memory.outcomes.get(v.key), desired, now), f) for v, f in left]
+        vms.update((v.key, v) for v, _ in settled)
+        debts = [_debt(v, f, desired, observed, records.commit) for v, f in settled]
         owed = [d for d in debts if d.act is not None or d.wait]
         if not owed:
-            done.add(plan.ref)
+            done.add(plan)
         for debt in owed:
             key = debt.record.key
             backoff = memory.backoffs.get(key)
@@ -109,11 +109,13 @@ def _blocked(record: VmRecord, desired: Desired) -> bool:
     return any(c.type == BLOCKED and c.items == (desired.revision,) for c in record.conditions)
 
 
-def _ended(plan: ObjectRef, records: Records) -> Iterator[tuple[VmRecord, FrozenVm]]:
-    """VMs of the plan that ever had anything on a target."""
-    for record in records.vms.values():
-        if record.plan == plan and record.frozen is not None and record.result is not None:
-            yield record, record.frozen
+def _ended(plans: Iterable[PlanSpec], records: Records) -> dict[ObjectRef, list[tuple[VmRecord, FrozenVm]]]:
+    """Per plan, its VMs that ever had anything on a target."""
+    found: dict[ObjectRef, list[tuple[VmRecord, FrozenVm]]] = {p.ref: [] for p in plans}
+    for record in records.vms.values() if found else ():
+        if record.plan in found and record.frozen is not None and record.result is not None:
+            found[record.plan].append((record, record.frozen))
+    return found
 
 
 # ---- one VM -----------------------------------------------------------------------------------------------------------------------------
@@ -202,7 +204,7 @@ def standing(plan: PlanSpec, desired: Desired, observed: Observed, records: Reco
     if active is not None:
         text = f"the plan is not archived while run {active.run} is under way; the run goes on"
         return (Finding("ArchiveWaits", Category.WARN, "Started", text, "let the run end, or cancel it in the Migration"),)
-    debts = [_debt(v, f, desired, observed, records.commit) for v, f in _ended(plan.ref, records)]
+    debts = [_debt(v, f, desired, observed, records.commit) for v, f in _ended((plan,), records)[plan.ref]]
     blocked = [d.wait for d in debts if d.blocked]
     texts = blocked or list(dict.fromkeys(d.wait for d in debts if d.wait))
     category = Category.CRITICAL if blocked else Category.WARN
