@@ -279,6 +279,10 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
             else:
                 record = _declare(draft, story.declare(record, intent, now), move, now)
                 draft.actions.append(action)
+        case Fail(reason, message) if record.milestone.order >= Milestone.HANDED_OVER.order:
+            # Behind hand-over nothing is given back: the source is never powered on again, so a person decides.
+            conditions.append(Condition("Failed", True, Category.CRITICAL, reason, message))
+            record = replace(record, message=message)
         case Fail():
             return _fail(record, move, now)
         case Hold(type_, reason, message, items):

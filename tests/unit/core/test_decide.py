@@ -359,3 +359,25 @@ def test_deleting_is_declared_before_it_is_done() -> None:
     while not world.acts(DropTargetVm, DropVolumes):
         world.tick()
     assert any(i.kind is IntentKind.DELETE_TARGET for i in only(world).intents)
+
+
+def test_behind_hand_over_a_failing_copy_holds_and_gives_nothing_back() -> None:
+    """The source ran between hand-over and start, and its second copy cannot succeed: the source is not powered on by us."""
+    world = land("web")
+    while not world.acts(StartTarget):
+        world.tick()
+        if only_if_there(world) is Milestone.CUTOVER and all(v.mark for v in world.volumes.values()) and world.volumes:
+            world.fail["StartTarget"] = ActError("void", "GuardRefused", "the source ran since the copy")
+    world.power_on("web")
+    world.power_off("web")
+    world.job_exit = [65]
+    for _ in range(20):
+        world.tick()
+    vm = only(world)
+    assert vm.milestone is Milestone.HANDED_OVER and not vm.unwinding and vm.result is None
+    assert [c.category for c in vm.conditions if c.type == "Failed"] == ["Critical"]
+    assert not [a for a in world.acts(PowerSource) if isinstance(a, PowerSource) and a.want is PowerRequest.ON]
+
+
+def only_if_there(world: Toyland) -> Milestone | None:
+    return next((v.milestone for v in world.records.vms.values()), None)
