@@ -9,24 +9,23 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from reconciler.commands.reading import Reader
 from reconciler.core.desired import Desired
 from reconciler.core.model import ObjectRef
 from reconciler.core.record import Records, VmRecord
 from reconciler.errors import RetryableError, UserError
 from reconciler.manifests.composed import compose_status
 from reconciler.manifests.emit import dump
-from reconciler.manifests.load import DEFAULT_NAMESPACE, Cache, SourceFile, load, missing, wants
-from reconciler.manifests.recordstore import RecordStore
-from reconciler.manifests.resolve import resolve
+from reconciler.manifests.load import DEFAULT_NAMESPACE
 from reconciler.manifests.schema.registry import KINDS
 from reconciler.manifests.spelling import did_you_mean
-from reconciler.ports import Clock, StatusRepo, Tree
+from reconciler.ports import Clock, StatusRepo
 from reconciler.report import tables
 from reconciler.report.plans import plan_view, plan_views
 from reconciler.report.vmdetail import vm_detail
@@ -45,29 +44,6 @@ class Target:
 
     kind: str
     ref: ObjectRef
-
-
-@dataclass(slots=True)
-class Reader:
-    """Both branches, parsed; what did not change is not parsed again."""
-
-    repo: StatusRepo
-    store: RecordStore = field(default_factory=RecordStore)
-    cache: Cache = field(default_factory=dict)
-    desired: Desired | None = None
-
-    def read(self) -> tuple[Records, Desired]:
-        checkout = self.repo.fetch()
-        records = self.store.update(checkout.status, self.repo.read)
-        if self.desired is None or self.desired.revision != checkout.desired.commit:
-            self.desired = self._resolve(checkout.desired)
-        return records, self.desired
-
-    def _resolve(self, tree: Tree) -> Desired:
-        blobs = [b for b in tree.blobs if wants(b.path)]
-        contents = self.repo.read(missing([b.id for b in blobs], self.cache))
-        files = [SourceFile(b.path, b.id, contents.get(b.id)) for b in blobs]
-        return resolve(load(files, cache=self.cache), tree.commit)
 
 
 def run(repo: StatusRepo, *, target: str | None, watch: bool, output: Output, clock: Clock, out: TextIO) -> int:

@@ -7,19 +7,17 @@ site knows are not checked. It must start fast in CI: no SDK, nothing of drivers
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from reconciler.commands.folder import files_of
 from reconciler.core.desired import Desired, MigrationSpec, Place, PlanSpec, Problem, Severity, StorageMapSpec, Unsupported
 from reconciler.core.model import ObjectRef
-from reconciler.errors import UserError
-from reconciler.manifests.load import Document, Loaded, SourceFile, load, wants
+from reconciler.manifests.load import Document, Loaded, load
 from reconciler.manifests.resolve import resolve
-from reconciler.manifests.yamltext import MAX_BYTES
 
 Format = Literal["text", "json", "github"]
 
@@ -62,7 +60,7 @@ class Report:
 
 def check(path: Path, *, allow_unknown: bool = False) -> Report:
     root = path if path.is_dir() else path.parent
-    loaded = load(_files(path), allow_unknown=allow_unknown)
+    loaded = load(files_of(path), allow_unknown=allow_unknown)
     desired = resolve(loaded, "")
     found = [*desired.problems, *_not_implemented(loaded, desired)]
     if not loaded.documents and not found:
@@ -71,27 +69,6 @@ def check(path: Path, *, allow_unknown: bool = False) -> Report:
     found.sort(key=lambda p: (p.place.path, p.place.line, p.place.column))
     shown = tuple(replace(p, place=replace(p.place, path=str(root / p.place.path))) for p in found)
     return Report(shown, loaded.files, len(loaded.documents), loaded.ignored)
-
-
-def _files(path: Path) -> Iterator[SourceFile]:
-    """Regular files only, as git would give them; a link could lead out of the tree."""
-    if path.is_file():
-        yield _read(path, path.name)
-        return
-    if not path.is_dir():
-        raise UserError("NotFound", f"{path}: no such file or folder; give the folder that holds the manifests")
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            file = Path(folder, name)
-            relative = file.relative_to(path).as_posix()
-            if wants(relative) and file.is_file() and not file.is_symlink():
-                yield _read(file, relative)
-
-
-def _read(file: Path, relative: str) -> SourceFile:
-    with file.open("rb") as stream:
-        return SourceFile(relative, relative, stream.read(MAX_BYTES + 1))
 
 
 def _not_implemented(loaded: Loaded, desired: Desired) -> Iterator[Problem]:

@@ -5,9 +5,9 @@ What it is: read-only calls, side by side per site. What it is not: a decision. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from reconciler.core import archive
@@ -68,8 +68,20 @@ def observe(
     desired: Desired, records: Records, sites: Sites, repo: StatusRepo, watch: Watch, now: datetime
 ) -> tuple[Observed, dict[ObjectRef, SiteIndex], frozenset[str]]:
     wanted = live(desired, records, watch, now)
-    providers = {r: desired.providers[r] for r in wanted}
     sites.use(desired.providers)
+    observed, indexes = look(desired, records, sites, wanted)
+    for ref in wanted:
+        seen = observed.sources.get(ref) or observed.targets.get(ref)
+        watch.asked[ref] = (desired.revision, now, isinstance(seen, Known))
+    observed = replace(observed, progress=_progress(sites, records, observed.targets))
+    return observed, indexes, _rewound(repo, records, observed.targets, watch)
+
+
+def look(
+    desired: Desired, records: Records, sites: Sites, wanted: Iterable[ObjectRef]
+) -> tuple[Observed, dict[ObjectRef, SiteIndex]]:  # fmt: skip
+    """One bulk read of each wanted provider, side by side; no progress of copies."""
+    providers = {r: desired.providers[r] for r in wanted}
     source_reads = {r: (p, _source_read(sites, p)) for r, p in providers.items() if p.platform == Platform.VSPHERE}
     target_reads = {
         r: (p, _target_read(sites, p, _namespaces(desired, records, r))) for r, p in providers.items() if p.platform == Platform.OPENSHIFT
@@ -77,11 +89,7 @@ def observe(
     seen = sites.read_all({**source_reads, **target_reads})
     sources = {r: _as_source(seen[r]) for r in source_reads}
     targets = {r: _as_target(seen[r]) for r in target_reads}
-    for ref in wanted:
-        watch.asked[ref] = (desired.revision, now, isinstance(seen.get(ref), Known))
-    indexes = {r: sites.index(r, k.value) for r, k in sources.items() if isinstance(k, Known)}
-    progress = _progress(sites, records, targets)
-    return Observed(sources, targets, progress), indexes, _rewound(repo, records, targets, watch)
+    return Observed(sources, targets), {r: sites.index(r, k.value) for r, k in sources.items() if isinstance(k, Known)}
 
 
 def _source_read(sites: Sites, provider: ProviderSpec) -> Callable[[], Inventory | TargetInventory]:
