@@ -88,7 +88,7 @@ def _examine_found(ground: Ground, vm: PlanVm, source: SourceVm, claimed_names: 
     disks = _disks(ground, vm, source, name, findings)
     nics = networks.map_nics(source, ground.network_map.pairs, ground.index.inventory.networks, vm.network_name_template)
     if isinstance(nics, networks.Unmapped):
-        findings.append(critical(nics.type, "NotValid", nics.message, nics.suggestion))
+        findings.append(critical(nics.type, "NotValid", nics.message, f"in NetworkMap {ground.network_map.ref}: {nics.suggestion}"))
     elif missing := sorted({n.network for n in nics if n.network and n.network not in ground.target.networks}):
         text = f"{source.name} goes to network {', '.join(missing)}, which {ground.plan.destination} does not have"
         findings.append(
