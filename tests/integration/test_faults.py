@@ -105,7 +105,7 @@ def test_a_worker_killed_for_memory_is_followed_by_another_attempt(tmp_path: Pat
         assert_same_end(lab)
 
 
-# ---- away for longer than any deadline -------------------------------------------------------------------------------------------------------------------
+# ---- away for longer than any deadline ---------------------------------------------------------------------------------------------------
 
 
 def effects(lab: SimLab) -> tuple[object, ...]:
