@@ -23,7 +23,8 @@ _TABLE = {
 }
 API_VERSION = {kind: version for version, kinds in _TABLE.items() for kind in kinds.split()}
 _CLUSTER_WIDE = frozenset(
-    ["Namespace", "Node", "PersistentVolume", "StorageClass", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "StorageProfile", "CDIConfig"]
+    ("Namespace", "Node", "PersistentVolume", "StorageClass", "ClusterRole", "ClusterRoleBinding")
+    + ("CustomResourceDefinition", "StorageProfile", "CDIConfig")
 )
 _PLURALS = {"StorageClass": "storageclasses", "NetworkAttachmentDefinition": "network-attachment-definitions"}
 # Kinds whose status is written through a request of its own; the others carry it in the object.
