@@ -85,6 +85,10 @@ def open_repo(settings: Settings, clock: Clock) -> GitRepo:
     return GitRepo(config, clock)
 
 
+def open_sites(settings: Settings, clock: Clock) -> Sites:
+    return Sites(Drivers(settings, clock), settings.site_budget_s)
+
+
 def build_engine(settings: Settings, clock: Clock | None = None) -> Engine:
     clock = clock or SystemClock()
     drivers = Drivers(settings, clock)

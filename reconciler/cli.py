@@ -67,6 +67,13 @@ def _dispatch(args: argparse.Namespace) -> int:
             clock = SystemClock()
             repo = open_repo(_settings(args), clock)
             return status.run(repo, target=args.object, watch=args.watch, output=args.output, clock=clock, out=sys.stdout)
+        case "plan":
+            from reconciler.clock import SystemClock
+            from reconciler.commands import plan
+
+            if not args.repo and args.dir is None:
+                raise UserError("InvalidArgument", "name the repo with --repo, a folder with --dir, or both")
+            return plan.run(_settings(args), folder=args.dir, format=args.format, clock=SystemClock(), out=sys.stdout)
         case _:
             from reconciler import labrun
 
@@ -74,9 +81,9 @@ def _dispatch(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> settings.Settings:
-    base = settings.Settings(repo=args.repo)
+    base = settings.Settings(repo=args.repo or "")
     return settings.Settings(
-        repo=args.repo,
+        repo=args.repo or "",
         branch=args.branch,
         path=args.path,
         status_branch=args.status_branch,
@@ -109,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _lab(commands.add_parser("lab", help="run a whole migration against simulated sites on this machine"))
     _run(commands.add_parser("run", help="reconcile a repo, as a loop or once (cron)"))
     _validate(commands.add_parser("validate", help="check a tree of manifests offline"))
+    _plan(commands.add_parser("plan", help="what a commit would do if it were merged; CI's answer to a pull request"))
     _status(commands.add_parser("status", help="plans and VMs, read from the status branch"))
     worker = commands.add_parser("worker", help="the copy pod's program; started by the importer Job")
     worker.add_argument("spec", type=Path, help="spec.json, mounted from the Job's Secret")
@@ -123,11 +131,10 @@ def _lab(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", default="WARNING", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
 
 
-def _repo(parser: argparse.ArgumentParser) -> None:
+def _repo(parser: argparse.ArgumentParser, required: bool = True) -> None:
     env = settings.variable
-    parser.add_argument(
-        "--repo", required=env("REPO") is None, default=env("REPO"), help="git URL, without credentials in it [RECONCILER_REPO]"
-    )
+    needed = required and env("REPO") is None
+    parser.add_argument("--repo", required=needed, default=env("REPO"), help="git URL, without credentials in it [RECONCILER_REPO]")
     parser.add_argument("--branch", default=env("BRANCH"), help="desired branch (default: the remote's HEAD) [RECONCILER_BRANCH]")
     parser.add_argument("--path", default=env("PATH") or ".", help="folder inside the branch [RECONCILER_PATH]")
     parser.add_argument("--status-branch", default=env("STATUS_BRANCH") or "reconciler/status")
@@ -137,20 +144,26 @@ def _repo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--git-ssh-command", default=env("GIT_SSH_COMMAND"), help="ssh with its options; host keys stay checked")
 
 
-def _run(parser: argparse.ArgumentParser) -> None:
+def _sites(parser: argparse.ArgumentParser) -> None:
+    """What every command needs that talks to sites."""
     env = settings.variable
-    _repo(parser)
-    parser.add_argument("--once", action="store_true", help="pass until nothing can move any more, then exit (for cron)")
-    parser.add_argument("--max-wait", type=float, default=float(env("MAX_WAIT") or 60), help="with --once: seconds to wait for movement")
-    parser.add_argument("--poll-interval", type=float, default=float(env("POLL_INTERVAL") or 15), help="seconds between looks at git")
-    parser.add_argument("--commit-interval", type=float, default=5.0, help="seconds between commits that hold no milestone")
-    parser.add_argument("--progress-interval", type=float, default=300.0, help="seconds between commits of mere progress")
-    parser.add_argument("--lease-ttl", type=float, default=float(env("LEASE_TTL") or 180), help="seconds")
     parser.add_argument("--site-budget", type=float, default=20.0, help="seconds that a pass waits for one site")
     parser.add_argument("--kubeconfig", type=Path, default=None, help="default: KUBECONFIG, ~/.kube/config, else in-cluster")
     parser.add_argument(
         "--credentials-dir", type=Path, default=_path(env("CREDENTIALS_DIR")), help="mounted Secrets: <namespace>/<name>/<key>"
     )
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    env = settings.variable
+    _repo(parser)
+    _sites(parser)
+    parser.add_argument("--once", action="store_true", help="pass until nothing can move any more, then exit (for cron)")
+    parser.add_argument("--max-wait", type=float, default=env("MAX_WAIT") or "60", help="with --once: seconds to wait for movement")
+    parser.add_argument("--poll-interval", type=float, default=env("POLL_INTERVAL") or "15", help="seconds between looks at git")
+    parser.add_argument("--commit-interval", type=float, default=5.0, help="seconds between commits that hold no milestone")
+    parser.add_argument("--progress-interval", type=float, default=300.0, help="seconds between commits of mere progress")
+    parser.add_argument("--lease-ttl", type=float, default=env("LEASE_TTL") or "180", help="seconds")
     parser.add_argument("--worker-image", default=env("WORKER_IMAGE") or "reconciler:latest", help="image of the copy pods")
     parser.add_argument("--image-pull-policy", default="IfNotPresent", choices=["Always", "IfNotPresent", "Never"])
     parser.add_argument("--log-format", default=env("LOG_FORMAT") or "human", choices=["human", "json"])
@@ -161,6 +174,13 @@ def _validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, nargs="?", default=Path(), help="file or folder")
     parser.add_argument("--format", default="text", choices=["text", "json", "github"])
     parser.add_argument("--allow-unknown", action="store_true", help="unknown fields are warnings")
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    _repo(parser, required=False)
+    _sites(parser)
+    parser.add_argument("--dir", type=Path, default=None, help="take the manifests from this folder instead of a branch")
+    parser.add_argument("--format", default="text", choices=["text", "json", "markdown"], help="markdown: for a comment")
 
 
 def _status(parser: argparse.ArgumentParser) -> None:
