@@ -22,9 +22,8 @@ _TABLE = {
     "forklift.konveyor.io/v1beta1": "Provider Plan Migration NetworkMap StorageMap Hook Host",
 }
 API_VERSION = {kind: version for version, kinds in _TABLE.items() for kind in kinds.split()}
-_CLUSTER_WIDE = frozenset(
-    ("Namespace", "Node", "PersistentVolume", "StorageClass", "ClusterRole", "ClusterRoleBinding")
-    + ("CustomResourceDefinition", "StorageProfile", "CDIConfig")
+_CLUSTER_WIDE = frozenset(("Namespace", "Node", "PersistentVolume", "StorageClass", "ClusterRole", "ClusterRoleBinding")) | frozenset(
+    ("CustomResourceDefinition", "StorageProfile", "CDIConfig")
 )
 _PLURALS = {"StorageClass": "storageclasses", "NetworkAttachmentDefinition": "network-attachment-definitions"}
 # Kinds whose status is written through a request of its own; the others carry it in the object.
