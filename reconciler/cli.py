@@ -71,13 +71,25 @@ def _dispatch(args: argparse.Namespace) -> int:
             from reconciler.clock import SystemClock
             from reconciler.commands import plan
 
-            if not args.repo and args.dir is None:
-                raise UserError("InvalidArgument", "name the repo with --repo, a folder with --dir, or both")
+            _need_source(args)
             return plan.run(_settings(args), folder=args.dir, format=args.format, clock=SystemClock(), out=sys.stdout)
+        case "inventory":
+            from reconciler.clock import SystemClock
+            from reconciler.commands import inventory
+
+            _need_source(args)
+            return inventory.run(
+                _settings(args), name=args.provider, folder=args.dir, output=args.output, clock=SystemClock(), out=sys.stdout
+            )
         case _:
             from reconciler import labrun
 
             return labrun.run(labrun.Wishes(args.dir, args.serve, args.json, args.log_level, args.fresh_repo))
+
+
+def _need_source(args: argparse.Namespace) -> None:
+    if not args.repo and args.dir is None:
+        raise UserError("InvalidArgument", "name the repo with --repo, a folder with --dir, or both")
 
 
 def _settings(args: argparse.Namespace) -> settings.Settings:
@@ -117,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     _run(commands.add_parser("run", help="reconcile a repo, as a loop or once (cron)"))
     _validate(commands.add_parser("validate", help="check a tree of manifests offline"))
     _plan(commands.add_parser("plan", help="what a commit would do if it were merged; CI's answer to a pull request"))
+    _inventory(commands.add_parser("inventory", help="VMs, networks and datastores of a source, to write plans from"))
     _status(commands.add_parser("status", help="plans and VMs, read from the status branch"))
     worker = commands.add_parser("worker", help="the copy pod's program; started by the importer Job")
     worker.add_argument("spec", type=Path, help="spec.json, mounted from the Job's Secret")
@@ -181,6 +194,14 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     _sites(parser)
     parser.add_argument("--dir", type=Path, default=None, help="take the manifests from this folder instead of a branch")
     parser.add_argument("--format", default="text", choices=["text", "json", "markdown"], help="markdown: for a comment")
+
+
+def _inventory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("provider", metavar="PROVIDER", help="NAME or NAMESPACE/NAME of a source Provider in the repo")
+    _repo(parser, required=False)
+    _sites(parser)
+    parser.add_argument("--dir", type=Path, default=None, help="take the manifests from this folder instead of a branch")
+    parser.add_argument("-o", "--output", default="table", choices=["table", "json"])
 
 
 def _status(parser: argparse.ArgumentParser) -> None:

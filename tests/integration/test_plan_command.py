@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.commands import plan
+from reconciler.commands import inventory, plan
+from reconciler.errors import UserError
 from reconciler.settings import Settings
 from tests.integration.simlab import PATH, USER, SimLab
 
@@ -115,3 +116,34 @@ def test_an_unreachable_site_blocks_and_says_so(lab: SimLab) -> None:
     assert code == 1 and "ConnectionAuthFailed" in text, text
     assert "could not be looked at" in text
     assert "not-it" not in text
+
+
+def test_the_inventory_names_what_plans_and_maps_need(lab: SimLab) -> None:
+    lab.commit()
+    out = io.StringIO()
+    assert inventory.run(settings(lab), name="vc", folder=None, output="json", clock=lab.clock, out=out) == 0
+    found = json.loads(out.getvalue())
+    assert [vm["name"] for vm in found["vms"]] == ["db", "web"]
+    web = found["vms"][1]
+    assert web["power"] == "On" and web["path"].endswith("/web") and web["nics"][0]["network"] == "VM Network"
+    assert {d["path"] for d in web["disks"]} == {"datastore"} and "flat file" in web["disks"][0]["reason"]
+    assert [n["name"] for n in found["networks"]] == ["VM Network"] and [s["name"] for s in found["datastores"]] == ["ds"]
+    assert changed(lab) == []
+
+
+def test_the_inventory_as_a_table_cannot_be_coloured_by_a_name(lab: SimLab) -> None:
+    lab.vm("[red]x\x1b[2J")
+    out = io.StringIO()
+    assert (
+        inventory.run(settings(lab, repo=False), name="openshift-mtv/vc", folder=lab.clone, output="table", clock=lab.clock, out=out) == 0
+    )
+    text = out.getvalue()
+    assert "[red]x" in text and "\u202e" not in text
+    assert "Datastores" in text and "VM Network" in text
+
+
+def test_an_inventory_needs_a_source(lab: SimLab) -> None:
+    for name, reason in (("host", "NotSupported"), ("vx", "NotFound")):
+        with pytest.raises(UserError) as caught:
+            inventory.run(settings(lab, repo=False), name=name, folder=lab.clone, output="json", clock=lab.clock, out=io.StringIO())
+        assert caught.value.reason == reason
