@@ -167,31 +167,23 @@ def _examples() -> Path:
     raise UserError("NotFound", "the example repo is not part of this installation; name one with --repo-from")
 
 
-def _run_git(*args: str, cwd: Path) -> None:
-    identity = ("-c", "user.name=A. Person", "-c", "user.email=person@lab.invalid", "-c", "init.defaultBranch=main")
-    subprocess.run(
-        ["git", *identity, *args],
-        cwd=cwd,
-        check=True,
-        capture_output=True,
-        env={**inherited_environment(), "GIT_CONFIG_GLOBAL": "/dev/null"},
-    )
-
-
 def _git(root: Path, examples: Path, url: str) -> tuple[Path, Path]:
-    """A bare repo with the estate as its first commit, and a clone for a person."""
+    """A bare repo with the estate as its first commit, and a clone for a person, made as a person would make them."""
+    from git import Actor, Repo
+
+    person = Actor("A. Person", "person@lab.invalid")
     repo, clone = root / "repo.git", root / "clone"
-    _run_git("init", "--bare", str(repo), cwd=root)
-    _run_git("clone", str(repo), str(clone), cwd=root)
-    shutil.copytree(examples, clone, dirs_exist_ok=True)
-    _run_git("add", "-A", cwd=clone)
-    _run_git("commit", "-m", "Move the shop: providers, maps, plan and first run", cwd=clone)
-    provider = clone / "providers" / "vcenter-lab.yaml"
-    named = f"https://127.0.0.1:{PORT}/sdk"
-    if provider.is_file() and not url.startswith(f"https://127.0.0.1:{PORT}/"):
-        provider.write_text(provider.read_text().replace(named, url))
-        _run_git("commit", "-am", f"Point vcenter-lab at {url}: port {PORT} is busy on this machine", cwd=clone)
-    _run_git("push", "origin", "HEAD:main", cwd=clone)
+    with Repo.init(repo, bare=True, initial_branch="main"), Repo.init(clone, initial_branch="main") as work:
+        work.create_remote("origin", str(repo))
+        shutil.copytree(examples, clone, dirs_exist_ok=True)
+        work.git.add("--all")
+        work.index.commit("Move the shop: providers, maps, plan and first run", author=person, committer=person)
+        provider = clone / "providers" / "vcenter-lab.yaml"
+        if provider.is_file() and not url.startswith(f"https://127.0.0.1:{PORT}/"):
+            provider.write_text(provider.read_text().replace(f"https://127.0.0.1:{PORT}/sdk", url))
+            work.git.add("--all")
+            work.index.commit(f"Point vcenter-lab at {url}: port {PORT} is busy on this machine", author=person, committer=person)
+        work.git.push("--set-upstream", "origin", "main")
     return repo, clone
 
 

@@ -16,6 +16,7 @@ INHERITED = (
     "USER",
     "LANG",
     "SSH_AUTH_SOCK",
+    "GIT_SSL_CAINFO",
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "NO_PROXY",

@@ -223,3 +223,4 @@ class Decision:
     actions: tuple[Action, ...] = ()
     wake_at: datetime | None = None
     timers: frozenset[tuple[VmKey, str]] = field(default_factory=frozenset)
+    bugs: tuple[tuple[VmKey, Exception], ...] = ()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from reconciler.core import admission, runs, story
-from reconciler.core.actions import Action, Decision, Outcome, VmKey
+from reconciler.core.actions import Action, Decision, Outcome, ProveOff, VmKey
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import SourceVm
 from reconciler.core.itinerary import Phase, current, table_for
@@ -54,6 +54,7 @@ class Draft:
     actions: list[Action] = field(default_factory=list)
     timers: set[tuple[VmKey, str]] = field(default_factory=set)
     wakes: list[datetime] = field(default_factory=list)
+    bugs: list[tuple[VmKey, Exception]] = field(default_factory=list)
 
 
 def decide(
@@ -75,11 +76,11 @@ def decide(
         for slug in run.vms:
             record = draft.vms[(run.run, slug)]
             if record.result is None:
-                draft.vms[record.key] = _step(draft, draft.runs[run.run], record, desired, observed, records, memory, indexes, now)
+                draft.vms[record.key] = _guarded(draft, draft.runs[run.run], record, desired, observed, records, memory, indexes, now)
         draft.runs[run.run] = runs.finish(draft.runs[run.run], draft.vms, now)
     wake = min(draft.wakes, default=None)
     after = replace(records, runs=draft.runs, vms=draft.vms, claims=draft.claims)
-    return after, Decision(tuple(draft.actions), wake, frozenset(draft.timers))
+    return after, Decision(tuple(draft.actions), wake, frozenset(draft.timers), tuple(draft.bugs))
 
 
 def _cancel(draft: Draft, run: RunRecord, desired: Desired, memory: Memory, now: datetime) -> None:
@@ -102,6 +103,32 @@ def _cancel(draft: Draft, run: RunRecord, desired: Desired, memory: Memory, now:
         else:
             record = replace(record, unwinding=True, message="cancelled")
         draft.vms[record.key] = record
+
+
+def _guarded(
+    draft: Draft,
+    run: RunRecord,
+    record: VmRecord,
+    desired: Desired,
+    observed: Observed,
+    records: Records,
+    memory: Memory,
+    indexes: Mapping[ObjectRef, SiteIndex],
+    now: datetime,
+) -> VmRecord:
+    """The per-VM boundary: a bug met on one VM holds that VM as it is; the others go on. The engine logs what is in `bugs`."""
+    acts = len(draft.actions)
+    owned = (record.source.site_uuid, record.source.uuid) if record.source else None
+    claim = draft.claims.get(owned) if owned else None
+    try:
+        return _step(draft, run, record, desired, observed, records, memory, indexes, now)
+    except Exception as err:
+        del draft.actions[acts:]
+        if owned and claim:
+            draft.claims[owned] = claim
+        draft.bugs.append((record.key, err))
+        text = f"a bug was met on this VM ({type(err).__name__}: {err}); it is held as it is, others go on. Please report the log"
+        return _blocked(record, Condition("InternalError", True, Category.CRITICAL, "InternalError", text), now)
 
 
 def _step(
@@ -269,6 +296,8 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
         case Wait(message):
             record = replace(record, message=message)
         case Do(action, message, _, attempt):
+            if _follows_up(view, action) and backoff is not None and not backoff.held:
+                waiting = False
             record = replace(record, message=backoff.message if backoff and waiting else message)
             if not waiting:
                 record = replace(record, attempt=attempt or record.attempt)
@@ -293,6 +322,11 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
         case _:
             raise TypeError(f"unexpected move {move!r}")
     return replace(record, conditions=story.carry_times(conditions, view.record.conditions, now))
+
+
+def _follows_up(view: View, action: Action) -> bool:
+    """A read that answers the refusal of the act before it is not held back by that refusal, which the next pass has forgotten."""
+    return isinstance(action, ProveOff) and view.outcome is not None and view.outcome.action != "ProveOff"
 
 
 def _declare(draft: Draft, record: VmRecord, move: Declare, now: datetime) -> VmRecord:

@@ -79,7 +79,11 @@ def examine(ground: Ground, vm: PlanVm, claimed_names: Mapping[str, str]) -> Exa
             text = f"{vm.ref} names {len(candidates)} VMs: {paths} ({vm.place})"
             return Examination(wanted, None, (critical("DuplicateVM", "Ambiguous", text, "use the id or the full path"),), None)
         case Known(source):
-            return _examine_found(ground, vm, source, claimed_names)
+            try:
+                return _examine_found(ground, vm, source, claimed_names)
+            except Exception as err:  # one VM that we cannot digest harms no other
+                text = f"{source.name} ({source.id}) could not be examined ({type(err).__name__}: {err}); this is a bug, please report it"
+                return Examination(wanted, source, (critical("InternalError", "InternalError", text),), None)
 
 
 def _examine_found(ground: Ground, vm: PlanVm, source: SourceVm, claimed_names: Mapping[str, str]) -> Examination:

@@ -88,6 +88,8 @@ class Engine:
         self._recall.count_time(observed, records)
         memory = self._recall.view(self._descends(records, desired), rewound)
         after, decision = decide(desired, observed, records, memory, indexes, now)  # pure
+        for key, bug in decision.bugs:
+            log.error("a bug was met on a VM; it is held", extra={"vm": key[1]}, exc_info=bug)
         after, decision = archive.advance(desired, observed, after, decision, memory, now)  # pure
         after = replace(after, statuses=conditions.summarize(desired, observed, after, indexes, now))  # pure
         holds = self._publish(committed, after, desired, decision)  # intents are in git before any act; may raise Superseded

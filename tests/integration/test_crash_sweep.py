@@ -49,12 +49,24 @@ def test_the_run_without_a_death(tmp_path: Path) -> None:
         assert EFFECTS - 6 <= len(wire.labels) <= EFFECTS, wire.labels
 
 
+@pytest.mark.deep
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("at", range(400))
+def test_converges_around_every_call(tmp_path: Path, at: int, when: str) -> None:
+    """Looks too: a reply that never came."""
+    die_and_go_on(tmp_path, at, when, only_effects=False)
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("at", range(EFFECTS))
 def test_converges_wherever_it_dies(tmp_path: Path, at: int, when: str) -> None:
-    with small_world(tmp_path) as lab:
+    die_and_go_on(tmp_path, at, when, only_effects=True)
+
+
+def die_and_go_on(root: Path, at: int, when: str, *, only_effects: bool) -> None:
+    with small_world(root) as lab:
         arrange(lab)
-        died = lab.run_until_death(at, when)
+        died = lab.run_until_death(at, when, only_effects=only_effects)
         if not died:
             assert_same_end(lab)
             pytest.skip("the run has fewer effects")

@@ -16,6 +16,8 @@ class ProviderSettings(Model):
 
     vddk_init_image: str = Field(default="", description="vSphere: VDDK image.")
     sdk_endpoint: Literal["", "vcenter", "esxi"] = Field(default="", description="vSphere: which API is behind url.")
+    thumbprint: str = Field(default="", description="vSphere: SHA-1 or SHA-256 of the server certificate, pinned. Ours; Forklift has none.")
+    request_timeout_seconds: str = Field(default="", description="vSphere: seconds that one request may take. Ours; Forklift has none.")
     use_vddk_aio_optimization: str = Field(default="", description='vSphere: "true" passes VDDK buffer settings to the copier.')
     vddk_config: str = Field(default="", description="vSphere: text of a VDDK configuration file.")
     esxi_clone_method: Literal["", "vib", "ssh"] = Field(default="", description="vSphere: how vmkfstools is run on ESXi.")

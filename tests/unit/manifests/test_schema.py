@@ -60,6 +60,7 @@ SETTINGS = """
 vddkInitImage sdkEndpoint useVddkAioOptimization vddkConfig esxiCloneMethod target-az target-region winrmPort managementType prismType
 clusterUuid
 """
+OUR_SETTINGS = "thumbprint requestTimeoutSeconds"  # a free map of strings in Forklift, so these are legal there too
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ clusterUuid
         ("Plan", ("spec",), PLAN_FIELDS),
         ("Plan", ("spec", "vms"), VM_FIELDS),
         ("Provider", ("spec",), "type url secret settings"),
-        ("Provider", ("spec", "settings"), SETTINGS),
+        ("Provider", ("spec", "settings"), f"{SETTINGS} {OUR_SETTINGS}"),
         ("Host", ("spec",), "id name namespace type provider ipAddress secret"),
         ("NetworkMap", ("spec", "map", "source"), "id name namespace type vlan"),
         ("NetworkMap", ("spec", "map", "destination"), "type namespace name"),
