@@ -442,12 +442,12 @@ def power_on(v: View) -> Move:
 
 
 def asked_to_shut_down(v: View) -> bool:
-    return any(i.kind is IntentKind.POWER_OFF_SOURCE and not i.void for i in v.record.intents)
+    return any(i.kind is IntentKind.POWER_OFF_SOURCE and i.open for i in v.record.intents)
 
 
 def guest_settled(v: View) -> bool:
-    """Safety 24: after a shutdown request that was not obeyed in time the guest may still go off, for ten minutes."""
-    if v.record.error is None or v.record.error.reason != "GuestShutdownTimeout":
+    """Safety 24: a guest that was asked to shut down and was not seen off since may still go off, for ten minutes."""
+    if not asked_to_shut_down(v):
         return True
     return v.timers.get("guest-on", 0.0) >= GUEST_SETTLE_S
 
