@@ -81,6 +81,21 @@ def _dispatch(args: argparse.Namespace) -> int:
             return inventory.run(
                 _settings(args), name=args.provider, folder=args.dir, output=args.output, clock=SystemClock(), out=sys.stdout
             )
+        case "install":
+            from reconciler.commands import install
+
+            return install.run(
+                install.Wishes(
+                    namespace=args.namespace,
+                    repo=args.repo,
+                    image=args.image,
+                    cron=args.cron,
+                    branch=args.branch,
+                    path=args.path,
+                    targets=tuple(args.target_namespace),
+                    provider_secrets=tuple(args.provider_secret),
+                )
+            )
         case _:
             from reconciler import labrun
 
@@ -131,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     _plan(commands.add_parser("plan", help="what a commit would do if it were merged; CI's answer to a pull request"))
     _inventory(commands.add_parser("inventory", help="VMs, networks and datastores of a source, to write plans from"))
     _status(commands.add_parser("status", help="plans and VMs, read from the status branch"))
+    _install(commands.add_parser("install", help="print the manifests that put the reconciler into a cluster"))
     worker = commands.add_parser("worker", help="the copy pod's program; started by the importer Job")
     worker.add_argument("spec", type=Path, help="spec.json, mounted from the Job's Secret")
     return parser
@@ -202,6 +218,23 @@ def _inventory(parser: argparse.ArgumentParser) -> None:
     _sites(parser)
     parser.add_argument("--dir", type=Path, default=None, help="take the manifests from this folder instead of a branch")
     parser.add_argument("-o", "--output", default="table", choices=["table", "json"])
+
+
+def _install(parser: argparse.ArgumentParser) -> None:
+    env = settings.variable
+    needed = env("REPO") is None
+    parser.add_argument("--repo", required=needed, default=env("REPO"), help="git URL, without credentials in it [RECONCILER_REPO]")
+    parser.add_argument("--branch", default=env("BRANCH"), help="desired branch (default: the remote's HEAD)")
+    parser.add_argument("--path", default=env("PATH") or ".", help="folder inside the branch")
+    parser.add_argument("--namespace", default="openshift-mtv", help="where it runs, and where the Secrets of Providers are")
+    parser.add_argument("--image", default=env("WORKER_IMAGE") or "reconciler:latest", help="of the reconciler and of its copy pods")
+    parser.add_argument("--cron", metavar="SCHEDULE", default=None, help="a CronJob instead of a Deployment, for example '*/5 * * * *'")
+    parser.add_argument(
+        "--target-namespace", action="append", default=[], metavar="NAME", help="grant rights only there; repeat it (default: everywhere)"
+    )
+    parser.add_argument(
+        "--provider-secret", action="append", default=[], metavar="NAME", help="mount this Secret instead of reading it by API; repeat it"
+    )
 
 
 def _status(parser: argparse.ArgumentParser) -> None:
