@@ -85,10 +85,10 @@ def decide(
 
 def _cancel(draft: Draft, run: RunRecord, desired: Desired, memory: Memory, now: datetime) -> None:
     """`spec.cancel`, once seen, is kept; a removed manifest cancels only what is before CUTOVER, after 300 s."""
-    gone_for = (now - run.gone_since).total_seconds() if run.gone_since else 0.0
-    removed = runs.removal_counts(run, desired, memory.origin, memory.descends)
-    if run.gone_since and removed and gone_for < GONE_S:
-        draft.wakes.append(run.gone_since + timedelta(seconds=GONE_S))
+    removed = run.removal_since is not None
+    gone_for = (now - run.removal_since).total_seconds() if run.removal_since else 0.0
+    if run.removal_since and gone_for < GONE_S:
+        draft.wakes.append(run.removal_since + timedelta(seconds=GONE_S))
     asked = runs.cancelled(run, draft.vms, desired)
     for slug in run.vms:
         record = draft.vms[(run.run, slug)]

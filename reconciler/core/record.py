@@ -239,6 +239,7 @@ class RunRecord:
     completed: datetime | None = None
     result: Result | None = None
     conditions: tuple[Condition, ...] = ()
+    removal_since: datetime | None = None  # ... and counts as a cancel since: all five conditions of a removal hold
 
 
 @dataclass(frozen=True, slots=True)

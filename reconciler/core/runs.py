@@ -105,14 +105,19 @@ def _record(
 
 
 def _present(run: RunRecord, desired: Desired) -> bool:
-    broken = {f"Migration/{run.run}", f"Plan/{run.plan}"} & desired.broken
-    return bool(broken) or (run.run in desired.migrations and run.plan in desired.plans)
+    """A manifest with errors is there: only a missing one counts. A Migration whose Plan is missing has an error for just that reason."""
+    migration = run.run in desired.migrations or f"Migration/{run.run}" in desired.broken
+    return migration and (run.plan in desired.plans or f"Plan/{run.plan}" in desired.broken)
 
 
 def watch_manifest(run: RunRecord, desired: Desired, origin: str, descends: frozenset[ObjectRef], now: datetime) -> RunRecord:
+    """`removal_since` counts only while all conditions of safety 10 hold: a day of conflict markers is no notice of a removal."""
     if _present(run, desired):
-        return replace(run, gone_since=None) if run.gone_since else run
-    return run if run.gone_since else replace(run, gone_since=now)
+        return replace(run, gone_since=None, removal_since=None) if run.gone_since else run
+    gone = run if run.gone_since else replace(run, gone_since=now)
+    if not removal_counts(gone, desired, origin, descends):
+        return replace(gone, removal_since=None) if gone.removal_since else gone
+    return gone if gone.removal_since else replace(gone, removal_since=now)
 
 
 def removal_counts(run: RunRecord, desired: Desired, origin: str, descends: frozenset[ObjectRef]) -> bool:
