@@ -5,11 +5,16 @@ What it is: the one place where implementations meet ports. What it is not: logi
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
 from reconciler import credentials
 from reconciler.clock import SystemClock
 from reconciler.core.desired import Place, ProviderSpec
 from reconciler.core.model import ObjectRef, Platform, Secret
 from reconciler.drivers import registry
+from reconciler.drivers.kubevirt.options import TargetSettings
 from reconciler.engine.loop import Engine, Rules
 from reconciler.engine.publish import Pace
 from reconciler.engine.sites import Sites
@@ -18,15 +23,21 @@ from reconciler.gitrepo.repo import GitRepo
 from reconciler.ports import Clock, SourceDriver, TargetDriver
 from reconciler.settings import Settings
 
+if TYPE_CHECKING:
+    from reconciler.drivers.kubevirt.wake import Wake
+
+MOMENT_S = 0.2
 HOME = ProviderSpec(ObjectRef("", "home"), Platform.OPENSHIFT, "", None, {}, Place("", 0))
 
 
 class Drivers:
     """engine.sites.Connector on the real drivers. Secrets come from files, else from the cluster that the reconciler is at home in."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._settings, self._clock = settings, clock
+    def __init__(self, settings: Settings, clock: Clock, notify: Callable[[], None] | None = None) -> None:
+        """`notify`: called, from threads, when something of ours changed on a connected target."""
+        self._settings, self._clock, self._notify = settings, clock, notify
         self._home: TargetDriver | None = None
+        self._wakes: dict[ObjectRef, Wake] = {}
 
     def source(self, provider: ProviderSpec) -> SourceDriver:
         driver: SourceDriver = registry.source_factory(provider.platform)(provider, self._secret(provider), self._clock)
@@ -34,23 +45,32 @@ class Drivers:
 
     def target(self, provider: ProviderSpec) -> TargetDriver:
         secret = self._secret(provider) if provider.secret is not None else None
-        return self._connect_target(provider, secret)
+        driver = self._connect_target(provider, secret)
+        if self._notify is not None:
+            self.release(provider.ref)
+            self._wakes[provider.ref] = self._connect_wake(provider, secret, self._notify)
+        return driver
 
     def fingerprint(self, provider: ProviderSpec) -> str:
         return credentials.fingerprint(self._secret(provider))
 
-    def _connect_target(self, provider: ProviderSpec, secret: object) -> TargetDriver:
-        from reconciler.drivers.kubevirt.options import TargetSettings
-
+    def _connect_target(self, provider: ProviderSpec, secret: Mapping[str, Secret] | None) -> TargetDriver:
         settings = self._settings
         driver: TargetDriver = registry.target_factory(provider.platform)(
-            provider,
-            secret,
-            kubeconfig=settings.kubeconfig,
-            settings=TargetSettings(worker_image=settings.worker_image, image_pull_policy=settings.image_pull_policy),
-            clock=self._clock,
+            provider, secret, kubeconfig=settings.kubeconfig, settings=self._target_settings(), clock=self._clock
         )
         return driver
+
+    def _connect_wake(self, provider: ProviderSpec, secret: Mapping[str, Secret] | None, notify: Callable[[], None]) -> Wake:
+        from reconciler.drivers.kubevirt.session import connect_wake
+
+        kubeconfig, settings = self._settings.kubeconfig, self._target_settings()
+        wake = connect_wake(provider, secret, kubeconfig=kubeconfig, settings=settings, clock=self._clock, notify=notify)
+        wake.start()
+        return wake
+
+    def _target_settings(self) -> TargetSettings:
+        return TargetSettings(worker_image=self._settings.worker_image, image_pull_policy=self._settings.image_pull_policy)
 
     def _secret(self, provider: ProviderSpec) -> dict[str, Secret]:
         if provider.secret is None:
@@ -63,9 +83,34 @@ class Drivers:
         found = self._home.read_secret(namespace, name)
         return dict(found) if found is not None else None
 
+    def release(self, provider: ObjectRef) -> None:
+        wake = self._wakes.pop(provider, None)
+        if wake is not None:
+            wake.close()
+
     def close(self) -> None:
+        for ref in list(self._wakes):
+            self.release(ref)
         if self._home is not None:
             self._home.close()
+            self._home = None
+
+
+class Alarm:
+    """The wait between two passes, which a wake-up ends early. Wake-ups come in bursts: each wait lasts a moment all the same."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rung = threading.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    def wait(self, seconds: float) -> None:
+        moment = min(seconds, MOMENT_S)
+        self._clock.sleep(moment)
+        self._rung.wait(max(0.0, seconds - moment))
+        self._rung.clear()
 
 
 def open_repo(settings: Settings, clock: Clock) -> GitRepo:
@@ -86,12 +131,13 @@ def open_repo(settings: Settings, clock: Clock) -> GitRepo:
 
 
 def open_sites(settings: Settings, clock: Clock) -> Sites:
-    return Sites(Drivers(settings, clock), settings.site_budget_s)
+    return Sites(Drivers(settings, clock), settings.site_budget_s, clock)
 
 
 def build_engine(settings: Settings, clock: Clock | None = None) -> Engine:
     clock = clock or SystemClock()
-    drivers = Drivers(settings, clock)
+    alarm = Alarm(clock)
+    drivers = Drivers(settings, clock, alarm.ring)
     rules = Rules(
         lease_ttl_s=settings.lease_ttl_s,
         poll_s=settings.poll_s,
@@ -99,4 +145,5 @@ def build_engine(settings: Settings, clock: Clock | None = None) -> Engine:
         pace=Pace(settings.commit_interval_s, settings.progress_interval_s),
     )
     origin = f"{settings.repo}#{settings.branch or 'HEAD'}:{settings.path}"
-    return Engine(open_repo(settings, clock), Sites(drivers, settings.site_budget_s), clock, rules, origin)
+    sites = Sites(drivers, settings.site_budget_s, clock)
+    return Engine(open_repo(settings, clock), sites, clock, rules, origin, alarm.wait)

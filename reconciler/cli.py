@@ -129,6 +129,7 @@ def _settings(args: argparse.Namespace) -> settings.Settings:
         git_askpass=args.git_askpass,
         git_ssh_command=args.git_ssh_command,
         holder=settings.default_holder(),
+        listen=getattr(args, "listen", None),
         environment=settings.inherited_environment(),
     )
 
@@ -195,6 +196,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lease-ttl", type=float, default=env("LEASE_TTL") or "180", help="seconds")
     parser.add_argument("--worker-image", default=env("WORKER_IMAGE") or "reconciler:latest", help="image of the copy pods")
     parser.add_argument("--image-pull-policy", default="IfNotPresent", choices=["Always", "IfNotPresent", "Never"])
+    parser.add_argument("--listen", metavar="HOST:PORT", default=env("LISTEN"), help="serve /metrics and /healthz in loop mode")
     parser.add_argument("--log-format", default=env("LOG_FORMAT") or "human", choices=["human", "json"])
     parser.add_argument("--log-level", default=env("LOG_LEVEL") or "INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
 

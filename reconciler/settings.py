@@ -52,6 +52,7 @@ class Settings:
     git_askpass: Path | None = None
     git_ssh_command: str | None = None
     holder: str = ""
+    listen: str | None = None  # HOST:PORT of /metrics and /healthz, in loop mode
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -7,7 +7,7 @@ Intents are in git before any act; outcomes show in the next pass, which follows
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -48,7 +48,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class PassReport:
-    """What a pass did. `moved`: something changed or was acted on, so that the next pass should follow at once."""
+    """What a pass did. `moved`: something changed or was acted on, so that the next pass should follow at once.
+
+    idle: nobody was asked and nothing was decided; the rest is that of an earlier pass. seconds: how long it took.
+    commits: made by this process so far. lease_age_s: None when the lease is not ours. read_seconds: the newest read of each site.
+    """
 
     records: Records
     desired: Desired
@@ -59,11 +63,20 @@ class PassReport:
     holds_lease: bool
     before: Records
     idle: bool = False
+    seconds: float = 0.0
+    commits: int = 0
+    lease_age_s: float | None = None
+    read_seconds: Mapping[ObjectRef, float] = field(default_factory=dict)
 
 
 class Engine:
-    def __init__(self, repo: StatusRepo, sites: Sites, clock: Clock, rules: Rules, origin: str) -> None:
+    """`waiter`: how to wait between passes, when something may end the wait early; else the clock's sleep."""
+
+    def __init__(
+        self, repo: StatusRepo, sites: Sites, clock: Clock, rules: Rules, origin: str, waiter: Callable[[float], None] | None = None
+    ) -> None:
         self._repo, self._sites, self._clock, self._rules = repo, sites, clock, rules
+        self._wait = waiter or clock.sleep
         self._recall = Recollection(clock, origin)
         self._watch = Watch()
         self._store = RecordStore()
@@ -72,15 +85,17 @@ class Engine:
         self._draft: Records | None = None  # decided but not yet due to be committed
         self._committed_at = dict.fromkeys(Urgency, 0.0)
         self._last: PassReport | None = None
+        self._commits = 0
 
     def one_pass(self) -> PassReport:
         """One pass. Errors: RetryableError / TerminalError of git; everything else is told by the report."""
+        began = self._clock.monotonic()
         checkout = self._repo.fetch()  # git -> blobs
         committed = self._store.update(checkout.status, self._repo.read)
         desired = self._load(checkout, committed)  # blobs -> Desired
         now = self._clock.now()
         if (quiet := self._nothing_to_do(desired, committed, now)) is not None:
-            return quiet
+            return self._measured(quiet, began)
         records = self._draft if self._draft is not None and self._draft.commit == committed.commit else committed
         phases = {k: v.phase for k, v in records.vms.items()}
         late = tuple(self._recall.harvest(phases))
@@ -97,7 +112,12 @@ class Engine:
         moved = bool(outcomes or late) or _told(records) != _told(after)
         report = PassReport(after, desired, observed, decision, late + outcomes, moved, holds, committed)
         self._last = report
-        return report
+        return self._measured(report, began)
+
+    def _measured(self, report: PassReport, began: float) -> PassReport:
+        seconds = self._clock.monotonic() - began
+        reads = {} if report.idle else dict(self._sites.read_seconds)
+        return replace(report, seconds=seconds, commits=self._commits, lease_age_s=self._repo.lease_age_s(), read_seconds=reads)
 
     # ---- steps --------------------------------------------------------------------------------------------------------------------------
 
@@ -142,6 +162,7 @@ class Engine:
         text = publish.message(committed, after, desired.problems, desired.revision)
         self._draft = None
         self._repo.publish(changes, text, committed.commit)
+        self._commits += 1
         at = self._clock.monotonic()
         self._committed_at = dict.fromkeys(Urgency, at)
         self._recall.keep(decision, after)
@@ -196,7 +217,7 @@ class Engine:
                 return
             if once and settled:
                 self._committed_at = {u: float("-inf") for u in Urgency}  # end with a publishing pass
-            self._clock.sleep(self._pause(report, quiet))
+            self._wait(self._pause(report, quiet))
 
     _bytes_before: int = 0
 

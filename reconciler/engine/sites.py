@@ -16,7 +16,7 @@ from reconciler.core.inventory import Inventory
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Known, ObjectRef, Unknown
 from reconciler.errors import ReconcilerError, RetryableError, TerminalError
-from reconciler.ports import SourceDriver, TargetDriver
+from reconciler.ports import Clock, SourceDriver, TargetDriver
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -25,18 +25,28 @@ THREADS_PER_SITE = 8
 
 
 class Connector(Protocol):
-    """Makes drivers; app.py has the one that knows the registry and the credentials. `fingerprint` changes when the credentials do."""
+    """Makes drivers; app.py has the one that knows the registry and the credentials. `fingerprint` changes when the credentials do.
+
+    release: the drivers of that Provider were closed, so what else hangs on it may go.
+    """
 
     def source(self, provider: ProviderSpec) -> SourceDriver: ...
     def target(self, provider: ProviderSpec) -> TargetDriver: ...
     def fingerprint(self, provider: ProviderSpec) -> str: ...
+    def release(self, provider: ObjectRef) -> None: ...
+    def close(self) -> None: ...
 
 
 class Sites:
-    """`budget_s`: how long a pass waits for one site's bulk read or acts before it goes on without them."""
+    """`budget_s`: how long a pass waits for one site's bulk read or acts before it goes on without them.
 
-    def __init__(self, connector: Connector, budget_s: float = 20.0) -> None:
+    read_seconds: how long the newest read of each site took, for metrics; empty without a clock.
+    """
+
+    def __init__(self, connector: Connector, budget_s: float = 20.0, clock: Clock | None = None) -> None:
         self._connector = connector
+        self._clock = clock
+        self.read_seconds: dict[ObjectRef, float] = {}
         self._budget_s = budget_s
         self._specs: dict[ObjectRef, ProviderSpec] = {}
         self._sources: dict[ObjectRef, SourceDriver] = {}
@@ -62,6 +72,7 @@ class Sites:
         for driver in (self._sources.pop(ref, None), self._targets.pop(ref, None)):
             if driver is not None:
                 driver.close()
+        self._connector.release(ref)
 
     def source(self, provider: ProviderSpec) -> SourceDriver:
         if provider.ref not in self._sources:
@@ -119,10 +130,15 @@ class Sites:
         """A refused site gets a new driver once its Secret has changed. Until then the old one, which knows whether asking is safe."""
 
         def work() -> T:
+            began = self._clock.monotonic() if self._clock is not None else 0.0
             if provider.ref in self._refused and self._connector.fingerprint(provider) != self._credentials.get(provider.ref):
                 log.info("credentials changed, connecting anew", extra={"provider": str(provider.ref)})
                 self._disconnect(provider.ref)
-            return read()
+            try:
+                return read()
+            finally:
+                if self._clock is not None:
+                    self.read_seconds[provider.ref] = self._clock.monotonic() - began
 
         return work
 
@@ -149,3 +165,4 @@ class Sites:
             self._drop(ref)
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
+        self._connector.close()

@@ -66,6 +66,8 @@ class Values:
     def fingerprint(self, provider: object) -> str:
         return ""
 
+    def release(self, provider: object) -> None: ...
+
     def read_inventory(self, namespaces: object = None) -> object:
         return self.source_inventory if namespaces is None else self.target_inventory
 

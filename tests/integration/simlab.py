@@ -330,7 +330,7 @@ class SimLab:
 
     # ---- running ----
 
-    def start(self, holder: str = "") -> Engine:
+    def start(self, holder: str = "", waiter: Callable[[float], None] | None = None) -> Engine:
         """A new reconciler that knows nothing."""
         self.generation += 1
         settings = Settings(repo=str(self.repo), kubeconfig=self.kubeconfig, worker_image="w:1")
@@ -341,9 +341,9 @@ class SimLab:
             lease_ttl_s=self.ttl_s,
             environment={"PATH": PATH, "HOME": str(self.root)},
         )
-        sites = Sites(Drivers(settings, self.clock))
+        sites = Sites(Drivers(settings, self.clock), clock=self.clock)
         rules = Rules(lease_ttl_s=self.ttl_s, pace=Pace())
-        engine = Engine(GitRepo(config, self.clock), sites, self.clock, rules, "origin")
+        engine = Engine(GitRepo(config, self.clock), sites, self.clock, rules, "origin", waiter)
         self.engine, self.sites = engine, sites
         return engine
 
