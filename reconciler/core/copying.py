@@ -8,10 +8,10 @@ a watermark counts only with its round key (safety 14).
 from __future__ import annotations
 
 from reconciler.core import names
-from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, PutMarks, PutWatermarks
+from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, ProveOff, PutMarks, PutWatermarks
 from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
 from reconciler.core.model import Power, Watermark
-from reconciler.core.moves import Do, Fail, Move, Wait, out_of_sight, ref, source_changed
+from reconciler.core.moves import Do, Fail, Move, Refresh, Wait, dying, out_of_sight, ref, source_changed
 from reconciler.core.record import FrozenDisk
 from reconciler.core.target import CopyJob, Job, JobPhase, Volume, VolumeMode
 from reconciler.core.view import ROUND, View
@@ -50,10 +50,16 @@ def _start(v: View, attempt: int) -> Move:
         return unseen
     if v.unfenced and not v.jobs:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)} may still write; nothing is started beside it")
+    if (proof := v.proof) is not None and proof.power is Power.OFF and proof.epoch not in (None, v.record.epoch):
+        return Refresh(proof.epoch or "", "the source ran before it was copied; what was copied before is compared again")
+    if _source_moved_on(v):
+        return Do(ProveOff(v.key, ref(v).provider, ref(v)), "the source is read again, because it ran since it was proven off")
     f = v.frozen
     todo = [(d, x) for d, x in v.volumes if not v.marked(d)]
     if len(v.volumes) != len(f.disks):
         return Fail("VolumeLost", "a target PVC of this VM is gone; start another Migration")
+    if (lost := dying(v)) is not None:
+        return Fail("VolumeLost", f"{lost}; start another Migration")
     job = CopyJob(
         namespace=f.namespace,
         name=names.job_name(v.record.run, v.record.slug, f"r{ROUND}", attempt),
@@ -68,6 +74,12 @@ def _start(v: View, attempt: int) -> Move:
     how = f"; {resumed >> 20} MiB were proven before and are kept" if resumed else ""
     act = EnsureCopy(v.key, f.destination, ref(v), job, wishes, v.record.epoch, f.verify, f.bandwidth_bytes_per_s)
     return Do(act, f"importer Job {job.name} copies {len(todo)} disk(s){how}", (_fails(v),))
+
+
+def _source_moved_on(v: View) -> bool:
+    """The direct read before the copy found another epoch: somebody ran the source and stopped it again, unseen (safety 9)."""
+    seen = v.outcome
+    return seen is not None and seen.action == "EnsureCopy" and seen.error is not None and seen.error.reason == "SourceChanged"
 
 
 def _wish(v: View, disk: FrozenDisk, volume: Volume) -> CopyDiskWish:

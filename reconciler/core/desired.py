@@ -188,6 +188,7 @@ class MigrationSpec:
     cutover_at: datetime | None = None
     vm_cutover: tuple[tuple[str, datetime], ...] = ()
     unsupported: tuple[Unsupported, ...] = ()
+    acknowledged: tuple[str, ...] = ()  # lost status commits that a person answers for (safety 7); beginnings of at least 7 digits
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,12 @@ def may_power_off(source: Known[SourceVm] | Absent, uuid: str, target: Known[Tar
 
 
 def may_power_on(source: Known[SourceVm] | Absent, uuid: str, target: Known[TargetVm] | Absent) -> str | None:
-    """Never the source beside a running (or starting) target."""
+    """Never the source beside a running (or starting) target. A stranger's VM of that name is not the target of this source."""
     if (why := _same(source, uuid)) is not None:
         return why
     match target:
+        case Known(vm) if not vm.ours and not vm.source.endswith(f"/{uuid}"):
+            return None
         case Known(vm) if vm.power is not Power.OFF or vm.run_strategy != "Halted":
             return f"the target VM {vm.namespace}/{vm.name} is {vm.power.value} with run strategy {vm.run_strategy}"
         case _:
@@ -76,6 +78,8 @@ def may_start_target(
         return f"the source is {source.value.power.value}"
     if source.value.epoch != epoch:
         return f"the source ran since the copy (epoch {source.value.epoch}, copied at {epoch})"
+    if {d.uuid for d in source.value.disks} != {uuid for uuid, _ in volumes}:
+        return "the disks of the source are not those that were copied"
     match target:
         case Absent():
             return "the target VM is gone"
@@ -88,6 +92,8 @@ def may_start_target(
             case Absent():
                 return f"the PVC of disk {disk_uuid} is gone"
             case Known(volume):
+                if volume.deleting:
+                    return f"PVC {volume.name} is being deleted"
                 mark = volume.mark
                 if mark is None or (mark.disk_uuid, mark.volume_uid, mark.epoch, mark.state) != (
                     disk_uuid,
@@ -98,6 +104,19 @@ def may_start_target(
                     return f"the mark of PVC {volume.name} is not final"
                 if busy := [w.pod for w in volume.writers if not w.fenced]:
                     return f"pod {busy[0]} may still write to PVC {volume.name}"
+    return None
+
+
+def may_copy(volumes: tuple[tuple[str, Known[Volume] | Absent], ...]) -> str | None:
+    """No importer beside another writer (safety 4). `volumes`: (PVC, direct read)."""
+    for name, seen in volumes:
+        match seen:
+            case Absent():
+                return f"PVC {name} is gone"
+            case Known(volume) if busy := [w.pod for w in volume.writers if not w.fenced and w.role != "binder"]:
+                return f"pod {busy[0]} may still write to PVC {name}"
+            case _:
+                pass
     return None
 
 

@@ -84,8 +84,13 @@ def _jobs_gone(v: View) -> bool:
 
 
 def _target_as_wanted(v: View) -> bool:
+    """As asked, or started once and stopped again by somebody: that is theirs to decide."""
     vm = v.our_target_vm
-    return vm is not None and vm.power is v.frozen.want_power and (vm.ready or v.frozen.want_power is Power.OFF)
+    if vm is None:
+        return False
+    if vm.power is v.frozen.want_power:
+        return vm.ready or v.frozen.want_power is Power.OFF
+    return moves.started_once(v) and vm.power is Power.OFF and vm.run_strategy == "Halted"
 
 
 def _target_left_halted(v: View) -> bool:
@@ -96,6 +101,7 @@ def _target_left_halted(v: View) -> bool:
 
 COLD_BEFORE: tuple[Step, ...] = (
     Step(Phase.CLAIM, Stage.INITIALIZE, moves.claimed, moves.claim),
+    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, moves.target_still, moves.target_runs),
     Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, moves.ensure_namespace),
     Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, _volumes_there, moves.ensure_volumes),
     Step(Phase.BIND_VOLUMES, Stage.INITIALIZE, _volumes_bound, moves.bind_volumes),
@@ -106,6 +112,7 @@ COLD_BEFORE: tuple[Step, ...] = (
 )
 
 COLD_COPY: tuple[Step, ...] = (
+    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, moves.target_still, moves.target_runs),
     Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked, copying.next_move),
     Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, moves.hand_over),
 )

@@ -153,6 +153,8 @@ def ensure_volumes(v: View) -> Move:
     """Create what is missing and adopt what an earlier run of ours left under the same key (its UNWIND has ended: the claim is ours)."""
     run = str(v.record.run)
     if leaving := [x.name for _, x in v.volumes if x.deleting]:
+        if v.binder is not None:
+            return drop_binder(v)  # a PVC stays as long as a pod mounts it (finalizer kubernetes.io/pvc-protection)
         return Wait(f"PVC {', '.join(leaving)} of an earlier run is still being deleted")
     if v.unfenced:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)} may still write")
@@ -174,6 +176,8 @@ def bind_volumes(v: View) -> Move:
         return Wait(f"PVC not bound yet: {why}")
     f = v.frozen
     if v.binder is not None:
+        if v.binder.phase == "Running":
+            return drop_binder(v)  # it runs, so what it mounts is bound: these PVCs were made after it, and need another
         return Wait(f"PVC not bound yet: {why}; binder pod {v.binder.name} is {v.binder.phase} {v.binder.message}".rstrip())
     spec = BinderSpec(
         namespace=f.namespace,
@@ -209,7 +213,7 @@ def drop_binder(v: View) -> Move:
     assert binder is not None
     if binder.deleting:
         return Wait(f"binder pod {binder.name} is ending")
-    return Do(DropBinder(v.key, v.frozen.destination, binder.namespace, binder.name, v.owner), "disks are bound; the binder pod goes")
+    return Do(DropBinder(v.key, v.frozen.destination, binder.namespace, binder.name, v.owner), "the binder pod goes")
 
 
 def changed_disks(v: View, vm: SourceVm) -> Hold | None:
@@ -271,7 +275,9 @@ def power_off(v: View) -> Move:
 
 
 def prove_off(v: View) -> Move:
-    """CUTOVER: a direct read says off, and which epoch that is. The bulk view alone is not proof."""
+    """CUTOVER: a direct read says off, and which epoch that is. The bulk view alone is not proof, but enough to hold."""
+    if isinstance(v.source, Known) and (held := changed_disks(v, v.source.value)) is not None:
+        return held
     proof = v.proof
     if proof is None:
         return Do(ProveOff(v.key, ref(v).provider, ref(v)), "the source is read directly to prove that it is off")
@@ -282,6 +288,12 @@ def prove_off(v: View) -> Move:
     if proof.epoch is None:
         return Wait("the source did not tell its epoch")
     return Reach(Milestone.CUTOVER, "the source is off, proven", proof.epoch)
+
+
+def dying(v: View) -> str | None:
+    """A PVC that somebody deletes in mid-run stays while a pod mounts it, and takes the copied disk with it then."""
+    gone = [x.name for _, x in v.volumes if x.deleting]
+    return f"PVC {', '.join(gone)} in {v.frozen.namespace} is being deleted, not by this run" if gone else None
 
 
 # ---- the copy ---------------------------------------------------------------------------------------------------------------------------
@@ -310,10 +322,18 @@ def source_changed(v: View) -> Hold:
 
 def hand_over(v: View) -> Move:
     """All marks are final. Prove once more that nobody ran the source since, then commit the intent to start the target."""
+    if (lost := dying(v)) is not None:
+        return Fail("VolumeLost", f"{lost}; start another Migration")
     if (unseen := out_of_sight(v)) is not None:
         return unseen
     if v.source_power in (Power.ON, Power.SUSPENDED):
         return source_changed(v)
+    if isinstance(v.source, Known) and (held := changed_disks(v, v.source.value)) is not None:
+        return held
+    if v.our_target_vm is None:
+        return Hold(
+            "TargetLost", "NotFound", f"VirtualMachine {v.frozen.namespace}/{v.frozen.name} that this run reserved is gone or not ours"
+        )
     if v.unfenced:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)}")
     proof = v.proof
@@ -325,19 +345,34 @@ def hand_over(v: View) -> Move:
         return held
     if proof.epoch != v.record.epoch:
         return Refresh(proof.epoch or "", "the source ran since the copy; every disk is compared again")
-    if v.our_target_vm is None:
-        return Hold(
-            "TargetLost", "NotFound", f"VirtualMachine {v.frozen.namespace}/{v.frozen.name} that this run reserved is gone or not ours"
-        )
     if v.frozen.want_power is Power.OFF:
         return Reach(Milestone.HANDED_OVER, "the target is complete and stays off, as asked")
     return Declare(IntentKind.START_TARGET, start_action(v), "the target takes over", Milestone.HANDED_OVER)
 
 
 def start_action(v: View) -> StartTarget:
+    """The target tells by its milestone that it was handed over, though git should forget (safety 7)."""
     f = v.frozen
     disks = tuple((d.pvc, d.uuid) for d in f.disks)
-    return StartTarget(v.key, f.destination, ref(v), v.record.epoch, f.namespace, f.name, disks, v.owner)
+    owner = replace(v.owner, milestone=Milestone.HANDED_OVER.value)
+    return StartTarget(v.key, f.destination, ref(v), v.record.epoch, f.namespace, f.name, disks, owner)
+
+
+def target_still(v: View) -> bool:
+    vm = v.our_target_vm
+    return vm is None or vm.power is Power.OFF
+
+
+def target_runs(v: View) -> Move:
+    """Somebody started the reserved VM before it was handed over: it has written to its disks, so no mark on them is true any more."""
+    f = v.frozen
+    if any(x.mark is not None or x.watermark is not None for _, x in v.volumes):
+        return dirty_marks(v)
+    return Hold(
+        "TargetRunning",
+        "PoweredOn",
+        f"VirtualMachine {f.namespace}/{f.name} runs, but was not handed over: somebody started it. Stop it, and its disks are copied anew",
+    )
 
 
 # ---- after hand-over --------------------------------------------------------------------------------------------------------------------
@@ -351,17 +386,18 @@ def start_target(v: View) -> Move:
     vm, f = v.our_target_vm, v.frozen
     if vm is None:
         return Hold("TargetLost", "NotFound", f"VirtualMachine {f.namespace}/{f.name} is gone after hand-over; the source stays off")
-    started = started_once(v)
     if vm.power is f.want_power:
         return Wait(f"the target is coming up {vm.message}".rstrip())
-    if started and f.want_power is Power.ON and vm.run_strategy != "Halted":
+    if started_once(v):
         return Wait(f"the target starts {vm.message}".rstrip())
-    if started:
-        return Reach(Milestone.HANDED_OVER, "somebody stopped the target; that is theirs to decide", result=Result.SUCCEEDED)
     if (unseen := out_of_sight(v)) is not None:
         return unseen
     if v.source_power in (Power.ON, Power.SUSPENDED):
         return source_changed(v)
+    if (lost := dying(v)) is not None:
+        return Hold(
+            "TargetLost", "NotFound", f"{lost}; the target is not started on it and the source stays off; power it on by hand to go back"
+        )
     if (proof := v.proof) is not None and proof.power is Power.OFF and proof.epoch not in (None, v.record.epoch):
         return Refresh(proof.epoch or "", "the source ran since the copy; every disk is compared again")
     if v.outcome is not None and v.outcome.error is not None and v.outcome.error.kind == "void":
@@ -400,6 +436,8 @@ def stop_writers(v: View) -> Move:
     binder = v.binder
     if binder is not None and not binder.deleting:
         return Do(DropBinder(v.key, site, binder.namespace, binder.name, v.owner), "the binder pod is stopped")
+    if not target_still(v):
+        return Hold("TargetRunning", "PoweredOn", f"target {v.frozen.namespace}/{v.frozen.name} runs; stop it, then its run is undone")
     if v.unfenced:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)}")
     return Wait("pods are ending")
@@ -420,7 +458,7 @@ def marks_may_stay(v: View) -> bool:
 
 def dirty_marks(v: View) -> Move:
     volumes = tuple((x, None) for _, x in v.volumes if x.mark is not None or x.watermark is not None)
-    return Do(PutMarks(v.key, v.frozen.destination, volumes, v.owner), "the copies are marked dirty before the source runs again")
+    return Do(PutMarks(v.key, v.frozen.destination, volumes, v.owner), "the copies are marked dirty: one side or the other runs")
 
 
 def source_given_back(v: View) -> bool:

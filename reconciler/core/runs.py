@@ -176,28 +176,29 @@ def hold_of(
             "correct its url",
         )
     if isinstance(view.target, Known):
-        return _target_hold(record, view, rewound)
+        migration = desired.migrations.get(run.run)
+        return _target_hold(record, view, rewound, migration.acknowledged if migration else ())
     return None
 
 
-def _target_hold(record: VmRecord, view: View, rewound: frozenset[str]) -> Hold | None:
+def _target_hold(record: VmRecord, view: View, rewound: frozenset[str], acknowledged: tuple[str, ...]) -> Hold | None:
+    """Safety 7, for everything under our key, whichever run it belongs to: it may be adopted, and then written."""
     frozen = view.frozen
     if view.inventory.site.uuid != frozen.target_site_uuid:
         now_at = view.inventory.site.uuid
         text = f"Provider {frozen.destination} now leads to cluster {now_at}, but this run began at {frozen.target_site_uuid}"
         return Hold("ProviderChanged", "Modified", text)
-    run = str(record.run)
-    commits = {x.commit for _, x in view.volumes if x.migration == run}
     vm = view.our_target_vm
-    if vm is not None and vm.migration == run:
-        commits.add(vm.commit)
-        if vm.milestone and Milestone(vm.milestone).order > record.milestone.order:
-            said = f"VirtualMachine {vm.namespace}/{vm.name} says milestone {vm.milestone}"
-            text = f"{said}, git says {record.milestone.value}; was git restored from a backup?"
-            return Hold("StatusRewound", "Modified", text)
-    if lost := sorted(c for c in commits if c in rewound):
-        text = f"the target was written at status commit {lost[0][:12]}, which the branch no longer has; was git restored from a backup?"
-        return Hold("StatusRewound", "Modified", text)
+    commits = {x.commit for _, x in view.volumes} | ({vm.commit} if vm else set())
+    lost = sorted(c for c in commits if c in rewound and not c.startswith(acknowledged))
+    remedy = 'was git restored from a backup? To go on from what git says, annotate the Migration reconciler.dev/acknowledge-rewind: "{}"'
+    mine = vm is not None and vm.migration == str(record.run) and vm.milestone and not vm.commit.startswith(acknowledged)
+    if vm is not None and mine and Milestone(vm.milestone).order > record.milestone.order:
+        said = f"VirtualMachine {vm.namespace}/{vm.name} says milestone {vm.milestone}, git says {record.milestone.value}"
+        return Hold("StatusRewound", "Modified", f"{said}; {remedy.format(vm.commit)}")
+    if lost:
+        said = f"the target was written at status commit {', '.join(c[:12] for c in lost)}, which the branch no longer has"
+        return Hold("StatusRewound", "Modified", f"{said}; {remedy.format(','.join(lost))}")
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 
 from reconciler.core.actions import Outcome, VmKey
 from reconciler.core.copyspec import CopyResult, DiskProgress
@@ -150,9 +151,13 @@ class View:
 
     @property
     def round_key(self) -> str:
-        """What a watermark counts for: this source VM, in this epoch, in this round."""
+        """What a Job and a watermark count for: this source VM, in this epoch and round, and these very PVCs.
+
+        A PVC made anew under the old name (somebody deleted it, or a backup came back) must not inherit what was proven of another.
+        """
         source = self.record.source
-        return f"{source.uuid if source else ''}:{self.record.epoch}:{ROUND}"
+        uids = "|".join(v.uid for _, v in self.volumes).encode()
+        return f"{source.uuid if source else ''}:{self.record.epoch}:{ROUND}.{sha256(uids).hexdigest()[:8]}"
 
     def want_mark(self, disk: FrozenDisk, volume: Volume) -> Mark:
         return Mark(disk.uuid, volume.uid, ROUND, self.record.epoch, None, MarkState.CLEAN)

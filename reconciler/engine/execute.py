@@ -182,7 +182,11 @@ def _drop_volumes(action: DropVolumes, sites: Sites) -> None:
 
 
 def _ensure_copy(action: EnsureCopy, sites: Sites) -> None:
-    """The source is read directly once more: its disks must still lie where the path was chosen for (safety 3)."""
+    """Both sides are read directly once more: no other writer (safety 4), and disks that lie where the path was chosen for (safety 3)."""
+    target = sites.target_at(action.site)
+    volumes = tuple((pvc, target.read_volume(action.job.namespace, pvc)) for _, pvc, _ in action.job.volumes)
+    if (why := guards.may_copy(volumes)) is not None:
+        raise RetryableError("WriterNotFenced", f"{why}; the copy is not started beside it")
     source = sites.source_at(action.source.provider)
     seen = source.read_vm(action.source)
     if isinstance(seen, Absent):
@@ -216,4 +220,4 @@ def _ensure_copy(action: EnsureCopy, sites: Sites) -> None:
         request_bytes=where.request_bytes,
         bandwidth_bytes_per_s=action.bandwidth_bytes_per_s,
     )
-    sites.target_at(action.site).ensure_copy(action.job, disks, where, spec)
+    target.ensure_copy(action.job, disks, where, spec)

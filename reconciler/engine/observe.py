@@ -152,13 +152,18 @@ def _tail(
 def _rewound(
     repo: StatusRepo, records: Records, targets: Mapping[ObjectRef, Known[TargetInventory] | Unknown], watch: Watch
 ) -> frozenset[str]:
-    """Commits named by objects of active VMs that the status branch does not have among its ancestors (safety 7)."""
-    active = {str(r.run) for r in records.runs.values() if r.result is None}
+    """Commits named by objects of ours that the status branch does not have among its ancestors (safety 7).
+
+    Of whichever run: after a restore the run that made them may be unknown, and its objects up for adoption.
+    """
     named: set[str] = set()
     for seen in targets.values():
         if isinstance(seen, Known):
-            named |= {v.commit for v in seen.value.volumes if v.commit and v.migration in active}
-            named |= {v.commit for v in seen.value.vms if v.commit and v.migration in active}
+            named |= {v.commit for v in seen.value.volumes if v.commit and v.ours}
+            named |= {v.commit for v in seen.value.vms if v.commit and v.ours}
+    if watch.status_head and watch.status_head != records.commit and not repo.is_ancestor(watch.status_head, records.commit):
+        watch.proven_commits.clear()  # the branch was set back while we ran
+    watch.status_head = records.commit
     unproven = named - watch.proven_commits
     lost = {c for c in unproven if not repo.is_ancestor(c, records.commit)}
     watch.proven_commits |= unproven - lost

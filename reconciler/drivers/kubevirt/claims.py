@@ -90,10 +90,12 @@ def _growth(found: Obj, spec: VolumeSpec) -> dict[str, Any]:
 
 
 def put_mark(api: Api, volume: Volume, mark: Mark | None, owner: Owner) -> None:
-    """Errors: TerminalError NotOurs; RetryableError Conflict when anything about the PVC changed since it was read."""
+    """None makes it dirty: the watermark goes too. Errors: TerminalError NotOurs; RetryableError Conflict when the PVC changed since."""
     _must_be_owned(volume, owner)
-    text = labels.mark_to_text(mark) if mark is not None else None
-    _annotate(api, volume, {labels.MARK: text, **labels.progress_annotations(owner)})
+    proof: dict[str, str | None] = {labels.MARK: None, labels.WATERMARK: None}
+    if mark is not None:
+        proof = {labels.MARK: labels.mark_to_text(mark)}
+    _annotate(api, volume, {**proof, **labels.progress_annotations(owner)})
 
 
 def put_watermark(api: Api, volume: Volume, watermark: Watermark) -> None:

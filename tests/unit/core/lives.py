@@ -172,8 +172,11 @@ class LiveLand(Toyland):
             if job.deleting and not any(p.job == job.name and p.lost for p in self.pods):
                 self.pods = [p for p in self.pods if p.job != job.name]
                 del self.jobs[job.name]
+                self.progress_of.pop(job.name, None)
 
     def _copy_on(self, pod: Pod) -> None:
+        if any(pvc in self.volumes and self.volumes[pvc].phase == "Lost" for _, pvc, _ in pod.action.job.volumes):
+            return  # it never starts
         if pod.step < 2:
             for wish, (_, pvc, _) in zip(pod.action.disks, pod.action.job.volumes, strict=True):
                 volume = self.volumes.get(pvc)
@@ -218,7 +221,7 @@ class LiveLand(Toyland):
         guests = tuple(
             Writer(f"launcher-{vm.name}", "Running", False, False, "vmi")
             for vm in self.targets.values()
-            if vm.power is Power.ON and vm.uid in volume.owners
+            if vm.power is Power.ON and volume.key.startswith(vm.source.rpartition("/")[2] + "/")
         )
         return replace(volume, writers=(*volume.writers, *pods, *guests))
 
@@ -377,13 +380,12 @@ class LiveLand(Toyland):
         vm = self._direct(action.source.uuid)
         if isinstance(vm, Absent) or vm.value.power is not Power.OFF or vm.value.epoch != action.epoch:
             raise Refused("retryable", "SourceChanged")
-        if action.job.name in self.jobs:
+        if (found := self.jobs.get(action.job.name)) is not None:
+            if found.round_key != action.job.round_key:
+                raise Refused("terminal", "NameTaken")
             return
-        if any(pvc not in self.volumes for _, pvc, _ in action.job.volumes):
-            raise Refused("retryable", "NotFound")
-        for _, pvc, _ in action.job.volumes:
-            if busy := [w.pod for w in self._with_writers(self.volumes[pvc]).writers if not w.fenced and w.role != "binder"]:
-                raise AssertionError(f"a second writer beside {busy}")  # safety 4
+        if guards.may_copy(tuple((pvc, self._read_volume(pvc)) for _, pvc, _ in action.job.volumes)) is not None:
+            raise Refused("retryable", "WriterNotFenced")
         j = action.job
         self.jobs[j.name] = Job(
             j.namespace, j.name, j.name, JobPhase.RUNNING, j.owner.migration, j.owner.vm, j.round_key, j.attempt, None, "", ""
@@ -481,6 +483,19 @@ class LiveLand(Toyland):
 
     # ---- people and disasters ----
 
+    def users_of(self, name: str) -> list[Writer]:
+        """Pods on the volumes that a target VM would mount (ReadWriteOnce keeps it from starting beside them)."""
+        mine = [v for v in self.volumes.values() if v.key.startswith(self.targets[name].source.rpartition("/")[2] + "/")]
+        return [w for v in mine for w in self._with_writers(v).writers if w.role != "vmi"]
+
+    def person_starts(self, name: str) -> None:
+        """The guest writes to its disks, whatever is on them."""
+        vm = self.targets[name]
+        self.targets[name] = replace(vm, power=Power.ON, run_strategy="Always", ready=True)
+        for volume in self.volumes.values():
+            if volume.key.startswith(vm.source.rpartition("/")[2] + "/") and name not in self.started:
+                self.content[volume.uid] = [-1, -1]
+
     def back_up(self) -> None:
         self.backups.append({n: copy(getattr(self, n)) for n in ("volumes", "jobs", "targets", "binders")})
 
@@ -554,6 +569,8 @@ class LiveLand(Toyland):
         if volume.key != f"{vm.uuid}/{uuid}" or volume.phase == "Lost" or any(t.uid in volume.owners for t in self.targets.values()):
             return
         want, have = self.version[uuid], self.content[volume.uid]
+        if have == [-1, -1]:
+            return  # somebody started the target early: its marks are made dirty as soon as that is seen
         mark, low = volume.mark, volume.watermark
         if mark is not None and (mark.volume_uid, mark.epoch) == (volume.uid, vm.epoch):
             assert vm.power is Power.OFF, f"a final mark on {volume.name} while the source runs"

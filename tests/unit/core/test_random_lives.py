@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from reconciler.core.desired import InventoryRef, MigrationSpec
-from reconciler.core.inventory import SourceDisk
-from reconciler.core.model import ObjectRef, Power, Result
+from reconciler.core.model import ObjectRef, Power
 from reconciler.core.record import Category, VmRecord
-from reconciler.core.target import TargetVm
+from reconciler.core.target import JobPhase, TargetVm
 from tests.unit.core.lives import Fate, LiveLand
-from tests.unit.core.toyland import GIB, NS, PLACE, PLAN, RUN, desired_for, source_vm
+from tests.unit.core.toyland import NS, PLACE, PLAN, RUN, desired_for, source_vm
 
 NAMES = ("web", "db")
 ACTS = (
@@ -40,8 +39,8 @@ TEMPORARY = frozenset({"Retrying", "Pending"})
 
 
 class Lives(RuleBasedStateMachine):
-    @initialize(web_disks=st.integers(1, 2), db_on=st.booleans(), shy=st.booleans())
-    def begin(self, web_disks: int, db_on: bool, shy: bool) -> None:
+    @initialize(web_disks=st.integers(1, 2), db_on=st.booleans(), shy=st.booleans(), head_start=st.integers(0, 30))
+    def begin(self, web_disks: int, db_on: bool, shy: bool, head_start: int) -> None:
         vms = {
             "web": source_vm("web", disks=web_disks, number=1),
             "db": source_vm("db", number=2, power=Power.ON if db_on else Power.OFF),
@@ -51,6 +50,7 @@ class Lives(RuleBasedStateMachine):
         self.revision = 1
         self.restored = False
         self.land.back_up()
+        self.tick(head_start, 1.0, True)
 
     def edit(self, **change: object) -> None:
         self.revision += 1
@@ -202,8 +202,6 @@ class Lives(RuleBasedStateMachine):
         pod = self.land.pods[0]
         pod.lost = True
         if (job := self.land.jobs.get(pod.job)) is not None:
-            from reconciler.core.target import JobPhase
-
             self.land.jobs[pod.job] = replace(job, phase=JobPhase.FAILED)
 
     @rule()
@@ -242,11 +240,25 @@ class Lives(RuleBasedStateMachine):
         else:
             delete()
 
-    @precondition(lambda self: any(t.power is Power.ON for t in self.land.targets.values()))
+    @precondition(lambda self: any(t.power is Power.ON and t.ours for t in self.land.targets.values()))
     @rule()
     def stop_our_vm(self) -> None:
-        name, vm = next((n, t) for n, t in self.land.targets.items() if t.power is Power.ON)
+        name, vm = next((n, t) for n, t in self.land.targets.items() if t.power is Power.ON and t.ours)
         self.land.targets[name] = replace(vm, power=Power.OFF, run_strategy="Halted", ready=False)
+
+    @precondition(lambda self: any(t.power is Power.OFF and t.ours for t in self.land.targets.values()))
+    @rule(in_between=st.booleans())
+    def start_our_vm(self, in_between: bool) -> None:
+        def start() -> None:
+            for name, vm in self.land.targets.items():
+                if vm.ours and vm.power is Power.OFF and not any(w.role == "importer" for w in self.land.users_of(name)):
+                    self.land.person_starts(name)
+                    return
+
+        if in_between:
+            self.land.one_pass(self.land.lease, Fate(between=start))
+        else:
+            start()
 
     @rule(name=st.sampled_from(NAMES))
     def foreign_vm_takes_the_name(self, name: str) -> None:
@@ -292,7 +304,7 @@ class Lives(RuleBasedStateMachine):
         for _ in range(300):
             land.one_pass(land.lease)
             land.judge()
-            land.go_on(5.0)
+            land.go_on(20.0)
             land.judge()
             for record in land.records.vms.values():
                 held_by_power = any(c.type == "SourceChanged" and c.reason == "PoweredOn" for c in record.conditions)
@@ -306,15 +318,17 @@ class Lives(RuleBasedStateMachine):
                 break
         stuck = [v for v in land.records.vms.values() if v.result is None and not _says_why(v)]
         assert not stuck, f"neither ended nor held: {[(str(v.run), v.slug, v.milestone, v.phase, v.message, v.unwinding) for v in stuck]}"
+        for _ in range(5):
+            before = land.records
+            land.one_pass(land.lease)
+            moved = [(v.phase, v.message, v.conditions) for k, v in land.records.vms.items() if before.vms.get(k) != v]
+        assert before.commit == land.records.commit, f"it goes on committing though nothing happens: {moved}"
         if not self.restored and land.records.runs and all(r.result for r in land.records.runs.values()):
             land.judge_quiet()
 
 
 def _says_why(record: VmRecord) -> bool:
     return any(c.category is Category.CRITICAL and c.type != "InternalError" for c in record.conditions)
-
-
-assert GIB and SourceDisk and Result
 
 
 def live(examples: int, steps: int, *, derandomize: bool) -> None:
@@ -324,6 +338,7 @@ def live(examples: int, steps: int, *, derandomize: bool) -> None:
         deadline=None,
         derandomize=derandomize,
         database=None,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Lives, settings=profile)  # type: ignore[no-untyped-call]
