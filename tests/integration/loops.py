@@ -78,3 +78,12 @@ def told(found: Condition) -> str:
 
 def succeeded(lab: SimLab, name: str, run: str = "run-1") -> bool:
     return any(v.run.name == run and v.name == name and v.result is not None and v.result.value == "Succeeded" for v in lab.vms())
+
+
+def assert_equal_bytes(lab: SimLab, name: str, run: str) -> None:
+    """As SimLab's, for a VM that several runs know."""
+    record, vm = record_of(lab, name, run), machine(lab, name)
+    assert record.frozen is not None
+    for disk in record.frozen.disks:
+        want = lab.world.bytes_at_power_off(vm, next(d for d in vm.disks if d.uuid == disk.uuid)).read_bytes()
+        assert lab.cluster.volume_path(record.frozen.namespace, disk.pvc).read_bytes()[: len(want)] == want, f"{disk.label} differs"

@@ -126,7 +126,7 @@ def test_the_good_ones_went_on(lab: SimLab) -> None:
     assert lab.target_on("good") and lab.target_on("db")
     assert sorted(r.name for r in lab.cluster.running_vms()) == ["db", "good"]
     bad = ("other-net", "twin", "taken", "classless-vm")
-    assert all(v.power is Power.ON and not happened(lab, v.name).count("off") for v in lab.world.vms.values() if v.name in bad)
+    assert all(v.power is Power.ON and Happening.OFF not in happened(lab, v.name) for v in lab.world.vms.values() if v.name in bad)
 
 
 def test_a_file_that_does_not_parse(lab: SimLab) -> None:
