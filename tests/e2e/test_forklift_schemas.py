@@ -98,9 +98,8 @@ def all_cases() -> Iterator[Case]:
 
 def test_the_set_is_large_and_has_both_sorts(verdicts: list[Verdict]) -> None:
     count = Counter((not v.ours, not v.theirs) for v in verdicts)
-    print(
-        f"\n{len(verdicts)} manifests: both accept {count[True, True]}, both refuse {count[False, False]}, we alone refuse {count[False, True]}"
-    )
+    both, neither, alone = count[True, True], count[False, False], count[False, True]
+    print(f"\n{len(verdicts)} manifests: both accept {both}, both refuse {neither}, we alone refuse {alone}")
     assert count[True, True] >= 100
     assert count[False, False] >= 100
     for kind in MINIMAL:
