@@ -1,4 +1,4 @@
-"""Plan annotations `reconciler.dev/…`: what Forklift's own fields have no word for. One table; anything else with the prefix is an error.
+"""Annotations `reconciler.dev/…`: what Forklift's own fields have no word for. A table per kind; anything else with the prefix is an error.
 
 What it is: text -> typed values. What it is not: defaults, which core.desired.PlanSpec has.
 """
@@ -19,6 +19,7 @@ from reconciler.manifests.spelling import did_you_mean
 PREFIX = "reconciler.dev/"
 _QUANTITY = re.compile(r"([0-9]{1,15})(\.[0-9]{1,9})?(k|M|G|T|Ki|Mi|Gi|Ti)?", re.ASCII)
 _FACTORS = {None: 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_COMMIT = re.compile(r"[0-9a-f]{7,64}", re.ASCII)
 _SECONDS = re.compile(r"([0-9]{1,9})(s|m|h)?", re.ASCII)
 
 
@@ -47,9 +48,16 @@ def _bytes_per_s(text: str) -> object:
     return number
 
 
+def _commits(text: str) -> object:
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(_COMMIT.fullmatch(part) for part in found):
+        raise ValueError("must be status commits (7 or more hexadecimal digits each), separated by commas")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One row. `field` is the field of PlanSpec that it sets."""
+    """One row. `field` is the field of PlanSpec or MigrationSpec that it sets."""
 
     field: str
     type: str
@@ -79,19 +87,33 @@ ANNOTATIONS: Mapping[str, Annotation] = MappingProxyType(
     }
 )
 
+OF_MIGRATIONS: Mapping[str, Annotation] = MappingProxyType(
+    {
+        "acknowledge-rewind": Annotation(
+            "acknowledged",
+            "status commits",
+            "Lost commits of the status branch, as condition StatusRewound names them: the run goes on from what git says now.",
+            _commits,
+        ),
+    }
+)
+_OF_KIND: Mapping[str, Mapping[str, Annotation]] = MappingProxyType({"Plan": ANNOTATIONS, "Migration": OF_MIGRATIONS})
+
 
 def read_annotations(doc: Document) -> tuple[dict[str, object], list[Problem]]:
-    """PlanSpec fields that this manifest's annotations set."""
+    """PlanSpec or MigrationSpec fields that this manifest's annotations set."""
     values: dict[str, object] = {}
     problems: list[Problem] = []
     for key, text in doc.model.metadata.annotations.items():
         if not key.startswith(PREFIX):
             continue
         path = f"metadata.annotations.{key}"
-        row = ANNOTATIONS.get(key.removeprefix(PREFIX)) if doc.kind == "Plan" else None
+        name, rows = key.removeprefix(PREFIX), _OF_KIND.get(doc.kind, {})
+        row = rows.get(name)
         if row is None:
-            known = [PREFIX + name for name in ANNOTATIONS] if doc.kind == "Plan" else []
-            words = f'unknown annotation "{key}"' if known else f'annotation "{key}" is for Plans only'
+            known = [PREFIX + name for name in rows]
+            homes = [f"{kind}s" for kind, table in _OF_KIND.items() if name in table]
+            words = f'annotation "{key}" is for {homes[0]} only' if homes else f'unknown annotation "{key}"'
             problems.append(doc.problem(path, "UnknownAnnotation", words, did_you_mean(key, known)))
             continue
         try:

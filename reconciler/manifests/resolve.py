@@ -144,7 +144,7 @@ def _build(doc: Document, limits: Limits) -> _Local:
             spec = convert.plan_of(doc, model, limits, values)
         case "Migration":
             problems += checks.of_migration(doc, model)
-            spec = convert.migration_of(doc, model)
+            spec = replace(convert.migration_of(doc, model), **values)  # type: ignore[arg-type]
         case "Host":
             problems += checks.of_host(doc, model)
             spec = convert.host_of(doc, model)
