@@ -14,7 +14,6 @@ from reconciler.clock import SystemClock
 from reconciler.core.desired import Place, ProviderSpec
 from reconciler.core.model import ObjectRef, Platform, Secret
 from reconciler.drivers import registry
-from reconciler.drivers.kubevirt.options import TargetSettings
 from reconciler.engine.loop import Engine, Rules
 from reconciler.engine.publish import Pace
 from reconciler.engine.sites import Sites
@@ -24,6 +23,7 @@ from reconciler.ports import Clock, SourceDriver, TargetDriver
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
+    from reconciler.drivers.kubevirt.options import TargetSettings
     from reconciler.drivers.kubevirt.wake import Wake
 
 MOMENT_S = 0.2
@@ -70,6 +70,8 @@ class Drivers:
         return wake
 
     def _target_settings(self) -> TargetSettings:
+        from reconciler.drivers.kubevirt.options import TargetSettings
+
         return TargetSettings(worker_image=self._settings.worker_image, image_pull_policy=self._settings.image_pull_policy)
 
     def _secret(self, provider: ProviderSpec) -> dict[str, Secret]:
