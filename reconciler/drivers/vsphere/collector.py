@@ -169,8 +169,10 @@ def _properties(found: Any) -> Properties:
 
 
 def _change(found: Any) -> Change:
-    values = {c.name: digest(c.name, c.val) for c in found.changeSet if c.op in ("assign", "add")}
-    gone = tuple(c.name for c in found.changeSet if c.op in ("remove", "indirectRemove"))
+    """A property that became unset comes as "remove", or as "assign" without a value (PropertyChange.val is optional)."""
+    set_now = [c for c in found.changeSet if c.op in ("assign", "add") and c.val is not None]
+    values = {c.name: digest(c.name, c.val) for c in set_now}
+    gone = tuple(c.name for c in found.changeSet if c.op in ("remove", "indirectRemove") or c.val is None)
     return Change(kind(found.obj), moid(found.obj), found.kind == "enter", found.kind == "leave", values, gone)
 
 
