@@ -378,10 +378,10 @@ class SimLab:
         with tapped(self.wire):
             try:
                 self.run(limit)
+                self.stop()
             except Crash:
-                pass
+                self.stop()
             died = self.wire.dead
-            self.stop()
         self.wire = Wire()
         shutil.rmtree(self.root / f"cache-{self.generation}", ignore_errors=True)
         return died
