@@ -81,6 +81,12 @@ def _dispatch(args: argparse.Namespace) -> int:
             return inventory.run(
                 _settings(args), name=args.provider, folder=args.dir, output=args.output, clock=SystemClock(), out=sys.stdout
             )
+        case "sweep":
+            from reconciler.clock import SystemClock
+            from reconciler.commands import sweep
+
+            everywhere, delete, format_ = args.all_namespaces, args.delete, args.format
+            return sweep.run(_settings(args), everywhere=everywhere, delete=delete, format=format_, clock=SystemClock(), out=sys.stdout)
         case "install":
             from reconciler.commands import install
 
@@ -147,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     _plan(commands.add_parser("plan", help="what a commit would do if it were merged; CI's answer to a pull request"))
     _inventory(commands.add_parser("inventory", help="VMs, networks and datastores of a source, to write plans from"))
     _status(commands.add_parser("status", help="plans and VMs, read from the status branch"))
+    _sweep(commands.add_parser("sweep", help="what is left of ours on the targets, explained by no run"))
     _install(commands.add_parser("install", help="print the manifests that put the reconciler into a cluster"))
     worker = commands.add_parser("worker", help="the copy pod's program; started by the importer Job")
     worker.add_argument("spec", type=Path, help="spec.json, mounted from the Job's Secret")
@@ -220,6 +227,15 @@ def _inventory(parser: argparse.ArgumentParser) -> None:
     _sites(parser)
     parser.add_argument("--dir", type=Path, default=None, help="take the manifests from this folder instead of a branch")
     parser.add_argument("-o", "--output", default="table", choices=["table", "json"])
+
+
+def _sweep(parser: argparse.ArgumentParser) -> None:
+    _repo(parser)
+    _sites(parser)
+    parser.add_argument("--all-namespaces", action="store_true", help="not only those that plans and records name")
+    parser.add_argument("--delete", action="store_true", help="delete what may be deleted; needs the lease")
+    parser.add_argument("--lease-ttl", type=float, default=float(settings.variable("LEASE_TTL") or 180), help="as the reconciler's own")
+    parser.add_argument("--format", default="text", choices=["text", "json"])
 
 
 def _install(parser: argparse.ArgumentParser) -> None:

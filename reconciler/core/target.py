@@ -163,6 +163,8 @@ class Volume:
     waits_for_consumer: bool = False
     events: tuple[str, ...] = ()  # newest warnings about it, for a person
     owners: frozenset[str] = frozenset()  # uids in its ownerReferences
+    source: str = ""  # annotation: <site uuid>/<vm uuid>
+    vm: str = ""  # annotation: the record's slug
 
 
 class JobPhase(StrEnum):
@@ -189,6 +191,8 @@ class Job:
     termination_message: str
     message: str  # why it is pending or failed, in the cluster's words
     deleting: bool = False
+    source: str = ""  # annotation: <site uuid>/<vm uuid>
+    commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,8 @@ class Binder:
     migration: str
     vm: str
     deleting: bool = False
+    source: str = ""  # annotation: <site uuid>/<vm uuid>
+    commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

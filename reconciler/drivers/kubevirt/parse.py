@@ -48,6 +48,8 @@ def volume(pvc: Obj, writers: Sequence[Writer], events: Sequence[str], waits: bo
         waits_for_consumer=waits and phase == "Pending",
         events=tuple(events),
         owners=frozenset(entry["uid"] for entry in metadata.get("ownerReferences") or []),
+        source=notes.get(labels.SOURCE, ""),
+        vm=notes.get(labels.VM, ""),
     )
 
 
@@ -72,6 +74,8 @@ def job(obj: Obj, pods: Sequence[Obj], events: Events) -> Job:
         termination_message=str(ended.get("message") or ""),
         message=reasons.of_job(obj, pods, events),
         deleting=deleting(obj),
+        source=notes.get(labels.SOURCE, ""),
+        commit=notes.get(labels.COMMIT, ""),
     )
 
 
@@ -109,6 +113,8 @@ def binder(pod: Obj, events: Events) -> Binder:
         migration=notes.get(labels.MIGRATION, ""),
         vm=notes.get(labels.VM, ""),
         deleting=deleting(pod),
+        source=notes.get(labels.SOURCE, ""),
+        commit=notes.get(labels.COMMIT, ""),
     )
 
 
