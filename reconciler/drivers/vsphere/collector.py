@@ -165,6 +165,10 @@ def close_watch(watch: Watch) -> None:
 
 
 def _properties(found: Any) -> Properties:
+    """Errors: NotAuthenticated. When a session ends, the collector still answers, with every property missing for that reason."""
+    for missing in found.missingSet or ():
+        if isinstance(missing.fault, vim.fault.NotAuthenticated):
+            raise missing.fault
     return {p.name: digest(p.name, p.val) for p in found.propSet}
 
 
