@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 THREADS_PER_SITE = 8
+ASK_AGAIN_S = 30.0  # between two looks at the Secret of a refused site
 
 
 class Connector(Protocol):
@@ -53,6 +54,7 @@ class Sites:
         self._targets: dict[ObjectRef, TargetDriver] = {}
         self._refused: set[ObjectRef] = set()
         self._credentials: dict[ObjectRef, str] = {}  # fingerprint of what a driver was made with
+        self._asked_at: dict[ObjectRef, float] = {}  # when the Secret of a refused site was last looked at
         self._pools: dict[ObjectRef, ThreadPoolExecutor] = {}
         self._reading: dict[ObjectRef, Future[object]] = {}
         self._indexes: dict[ObjectRef, SiteIndex] = {}
@@ -131,7 +133,7 @@ class Sites:
 
         def work() -> T:
             began = self._clock.monotonic() if self._clock is not None else 0.0
-            if provider.ref in self._refused and self._connector.fingerprint(provider) != self._credentials.get(provider.ref):
+            if provider.ref in self._refused and self._may_ask(provider.ref, began) and self._changed(provider):
                 log.info("credentials changed, connecting anew", extra={"provider": str(provider.ref)})
                 self._disconnect(provider.ref)
             try:
@@ -141,6 +143,16 @@ class Sites:
                     self.read_seconds[provider.ref] = self._clock.monotonic() - began
 
         return work
+
+    def _may_ask(self, ref: ObjectRef, now: float) -> bool:
+        """Without a clock always."""
+        if self._clock is not None and now - self._asked_at.get(ref, float("-inf")) < ASK_AGAIN_S:
+            return False
+        self._asked_at[ref] = now
+        return True
+
+    def _changed(self, provider: ProviderSpec) -> bool:
+        return self._connector.fingerprint(provider) != self._credentials.get(provider.ref)
 
     def _harvest(self, ref: ObjectRef, future: Future[object]) -> Known[T] | Unknown:
         if not future.done():
