@@ -26,7 +26,7 @@ from reconciler.manifests.load import DEFAULT_NAMESPACE
 from reconciler.manifests.spelling import did_you_mean
 from reconciler.ports import Clock
 from reconciler.report.tables import cell, plain_table
-from reconciler.report.words import size
+from reconciler.report.words import plural, size
 from reconciler.settings import Settings
 
 Output = Literal["table", "json"]
@@ -135,7 +135,8 @@ def _sorted(vms: Iterable[SourceVm]) -> list[SourceVm]:
 
 def _tables(provider: ProviderSpec, inventory: Inventory) -> Iterator[RenderableType]:
     site = inventory.site
-    yield cell(f"{provider.ref}: {site.product} {site.version}, {site.uuid}")
+    version = "" if site.version in site.product else f" {site.version}"
+    yield cell(f"{provider.ref}: {site.product}{version}, {site.uuid}")
     table = plain_table("Id", "VM", "Path", "Power", "Disks", "Networks", "Read by", "Concerns", title="VMs")
     for vm in _sorted(inventory.vms):
         disks = f"{len(vm.disks)}, {size(sum(d.capacity_bytes for d in vm.disks))}"
@@ -160,5 +161,8 @@ def _paths(provider: ProviderSpec, vm: SourceVm) -> str:
 
 
 def _worries(provider: ProviderSpec, vm: SourceVm) -> str:
-    found = [c for c in _concerns(provider, vm) if c.category != "Information"]
-    return "; ".join(f"{c.category.value}: {c.label}" for c in found)
+    """What would block is named; the rest is counted, and stands in the JSON."""
+    found = _concerns(provider, vm)
+    critical = [c.label for c in found if c.category == "Critical"]
+    warnings = sum(c.category == "Warning" for c in found)
+    return "; ".join([*critical, *([plural(warnings, "warning")] if warnings else [])])

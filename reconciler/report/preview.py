@@ -31,6 +31,8 @@ def _next(plan: PlanPreview) -> str:
     """What merging would begin."""
     if plan.running:
         return f"run {plan.running} is under way; this does not change its VMs"
+    if plan.vms and all(v.moved for v in plan.vms):
+        return "all its VMs are migrated"
     if not plan.starts:
         return "nothing starts: no Migration names this plan yet"
     queue = f", then {', '.join(plan.starts[1:])}" if len(plan.starts) > 1 else ""
