@@ -11,7 +11,7 @@ from reconciler.core import names
 from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, ProveOff, PutMarks, PutWatermarks
 from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
 from reconciler.core.model import Power, Watermark
-from reconciler.core.moves import Do, Fail, Move, Refresh, Wait, dying, out_of_sight, ref, source_changed
+from reconciler.core.moves import Do, Fail, Move, Refresh, Wait, dying, out_of_sight, ref, source_changed, target_runs, target_still
 from reconciler.core.record import FrozenDisk
 from reconciler.core.target import CopyJob, Job, JobPhase, Volume, VolumeMode
 from reconciler.core.view import ROUND, View
@@ -22,6 +22,8 @@ WATERMARK_STEP_BYTES = 256 << 20  # a watermark is patched when it grew this muc
 def next_move(v: View) -> Move:
     if v.source_power in (Power.ON, Power.SUSPENDED):
         return source_changed(v)
+    if not target_still(v):
+        return target_runs(v)
     jobs = v.jobs
     job = jobs[-1] if jobs else None
     if job is None:

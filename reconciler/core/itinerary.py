@@ -84,12 +84,12 @@ def _jobs_gone(v: View) -> bool:
 
 
 def _target_as_wanted(v: View) -> bool:
-    """As asked, or started once and stopped again by somebody: that is theirs to decide."""
+    """As asked, or changed by somebody since: one that was to stay off is on, one that was started is off. That is theirs to decide."""
     vm = v.our_target_vm
     if vm is None:
         return False
-    if vm.power is v.frozen.want_power:
-        return vm.ready or v.frozen.want_power is Power.OFF
+    if v.frozen.want_power is Power.OFF or (vm.power is Power.ON and vm.ready):
+        return True
     return moves.started_once(v) and vm.power is Power.OFF and vm.run_strategy == "Halted"
 
 
@@ -101,9 +101,8 @@ def _target_left_halted(v: View) -> bool:
 
 COLD_BEFORE: tuple[Step, ...] = (
     Step(Phase.CLAIM, Stage.INITIALIZE, moves.claimed, moves.claim),
-    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, moves.target_still, moves.target_runs),
     Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, moves.ensure_namespace),
-    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, _volumes_there, moves.ensure_volumes),
+    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, lambda v: _volumes_there(v) and moves.target_still(v), moves.ensure_volumes),
     Step(Phase.BIND_VOLUMES, Stage.INITIALIZE, _volumes_bound, moves.bind_volumes),
     Step(Phase.RESERVE_VM, Stage.INITIALIZE, _vm_reserved, moves.reserve_vm),
     Step(Phase.RELEASE_BINDER, Stage.INITIALIZE, _binder_gone, moves.drop_binder),
@@ -112,8 +111,7 @@ COLD_BEFORE: tuple[Step, ...] = (
 )
 
 COLD_COPY: tuple[Step, ...] = (
-    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, moves.target_still, moves.target_runs),
-    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked, copying.next_move),
+    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked and moves.target_still(v), copying.next_move),
     Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, moves.hand_over),
 )
 

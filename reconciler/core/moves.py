@@ -151,6 +151,8 @@ def volume_specs(v: View) -> tuple[VolumeSpec, ...]:
 
 def ensure_volumes(v: View) -> Move:
     """Create what is missing and adopt what an earlier run of ours left under the same key (its UNWIND has ended: the claim is ours)."""
+    if not target_still(v):
+        return target_runs(v)
     run = str(v.record.run)
     if leaving := [x.name for _, x in v.volumes if x.deleting]:
         if v.binder is not None:
@@ -394,6 +396,8 @@ def start_target(v: View) -> Move:
         return unseen
     if v.source_power in (Power.ON, Power.SUSPENDED):
         return source_changed(v)
+    if isinstance(v.source, Known) and (held := changed_disks(v, v.source.value)) is not None:
+        return held
     if (lost := dying(v)) is not None:
         return Hold(
             "TargetLost", "NotFound", f"{lost}; the target is not started on it and the source stays off; power it on by hand to go back"

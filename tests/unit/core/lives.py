@@ -390,6 +390,7 @@ class LiveLand(Toyland):
         self.jobs[j.name] = Job(
             j.namespace, j.name, j.name, JobPhase.RUNNING, j.owner.migration, j.owner.vm, j.round_key, j.attempt, None, "", ""
         )
+        self.progress_of.pop(j.name, None)
         self.pods.append(Pod(j.name, action))
 
     def _direct(self, uuid: str) -> Known[SourceVm] | Absent:

@@ -275,6 +275,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(age=st.integers(0, 5))
     def restore_the_cluster(self, age: int) -> None:
+        self.restored = True  # what an ended run removed may be back
         self.land.restore_cluster(-1 - age % len(self.land.backups))
         for name, vm in list(self.land.foreign.items()):
             if self.land.targets.get(name) != vm:
