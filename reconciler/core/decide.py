@@ -283,6 +283,8 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
     conditions: list[Condition] = []
     for timer in getattr(move, "timers", ()):
         draft.timers.add((record.key, timer))
+    if record.phase == Phase.DELETE_TARGET.value and "guest-on" in view.timers:
+        draft.timers.add((record.key, "guest-on"))  # the watch is over; deleting takes several passes and must not begin it anew
     if backoff is not None and not backoff.held and backoff.phase != record.phase:
         backoff = None  # what failed was done all the same (a lost reply), or is not needed any more
     waiting = backoff is not None and (backoff.held or backoff.until > now)

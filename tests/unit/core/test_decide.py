@@ -381,3 +381,15 @@ def test_behind_hand_over_a_failing_copy_holds_and_gives_nothing_back() -> None:
 
 def only_if_there(world: Toyland) -> Milestone | None:
     return next((v.milestone for v in world.records.vms.values()), None)
+
+
+def test_a_guest_is_watched_once_though_deleting_takes_several_passes() -> None:
+    """Safety 24: the ten minutes are counted once, not before each deletion."""
+    world = land("web")
+    world.obey_shutdown = False
+    while not world.records.vms or not only(world).unwinding:
+        world.tick(20.0)
+    began = world.now
+    world.run(passes=200, seconds=20.0)
+    assert only(world).result is Result.FAILED
+    assert 600 <= (world.now - began).total_seconds() < 900
