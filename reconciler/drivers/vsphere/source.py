@@ -29,7 +29,7 @@ from reconciler.ports import Capabilities, Clock, CopySource, DiskChoice, Source
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 4
-REQUEST_BYTES = 1 << 20
+REQUEST_BYTES = 4 << 20
 _UUID = "config.instanceUuid"
 _POWER_PROPERTIES = (_UUID, "runtime.powerState", "guest.toolsRunningStatus", "recentTask")
 _TASKS = {
