@@ -60,7 +60,7 @@ def run(wishes: Wishes) -> int:
 
 def text(wishes: Wishes) -> str:
     """Errors: UserError for a schedule that is none, or a git URL with a credential in it."""
-    RepoConfig(url=wishes.repo, cache_dir=Path(CACHE), holder=NAME)
+    RepoConfig(url=wishes.repo, cache_dir=Path(CACHE), holder=NAME, ssh_command=_environment(wishes).get("RECONCILER_GIT_SSH_COMMAND"))
     if wishes.cron is not None and len(wishes.cron.split()) != 5 and not wishes.cron.startswith("@"):
         raise UserError("InvalidArgument", f"--cron {wishes.cron!r} is not a schedule; it has five fields, for example '*/5 * * * *'")
     documents = [dump(manifest).decode() for manifest in manifests(wishes)]
