@@ -14,7 +14,7 @@ from reconciler.core.concerns.evaluate import evaluate
 from reconciler.core.desired import Limits, NetworkMapSpec, PlanSpec, PlanVm, ShutdownPolicy, StorageMapSpec, StoragePair, WantPower
 from reconciler.core.inventory import NamedItem, SourceDisk, SourceVm
 from reconciler.core.lookup import Ambiguous, SiteIndex
-from reconciler.core.model import Absent, Known, Platform, Power
+from reconciler.core.model import Absent, Known, Milestone, Platform, Power
 from reconciler.core.record import Category, FrozenDisk, FrozenVm
 from reconciler.core.target import Owner, Placement, StorageClass, TargetInventory, TargetNic, VolumeMode
 
@@ -98,7 +98,7 @@ def _examine_found(ground: Ground, vm: PlanVm, source: SourceVm, claimed_names: 
         findings.append(
             critical("DestinationNetworkNotValid", "NotFound", text, "create the NetworkAttachmentDefinition or correct the NetworkMap")
         )
-    findings += _conflicts(ground, source)
+    findings += [*_conflicts(ground, source), *_taken_over(ground, source)]
     if (
         vm.instance_type
         and not {f"{ground.plan.target_namespace}/{vm.instance_type}", f"/{vm.instance_type}"} & ground.target.instance_types
@@ -151,6 +151,20 @@ def _conflicts(ground: Ground, source: SourceVm) -> list[Finding]:
         if vm.source != own and (clash := macs & set(vm.macs)):
             text = f"MAC {', '.join(sorted(clash))} of {source.name} is already on VirtualMachine {vm.namespace}/{vm.name}"
             return [critical("MacConflicts", "NotValid", text, "change the MAC on one of them")]
+    return []
+
+
+def _taken_over(ground: Ground, source: SourceVm) -> list[Finding]:
+    """A target of this very VM that was handed over, though no claim says so: another reconciler's, or git was restored (safety 6, 7)."""
+    own = f"{ground.index.inventory.site.uuid}/{source.uuid}"
+    for vm in ground.target.vms:
+        if vm.ours and vm.source == own and vm.milestone in (Milestone.HANDED_OVER, Milestone.DONE):
+            text = (
+                f"{source.name} was already handed over to VirtualMachine {vm.namespace}/{vm.name} by run {vm.migration}, "
+                f"at status commit {vm.commit[:12] or 'unknown'}, of which this status branch knows nothing"
+            )
+            hint = "another reconciler moved it, or git was restored from a backup: remove it from the plan, or delete that VM by hand"
+            return [critical("VMClaimed", "NotUnique", text, hint)]
     return []
 
 

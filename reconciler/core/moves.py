@@ -154,6 +154,9 @@ def ensure_volumes(v: View) -> Move:
     if not target_still(v):
         return target_runs(v)
     run = str(v.record.run)
+    if finished := [x.name for _, x in v.volumes if x.migration != run and x.owners]:
+        text = f"PVC {', '.join(finished)} of this source VM belongs to a finished VirtualMachine and is left alone"
+        return Fail("NameTaken", f"{text}. The source was not touched")
     if leaving := [x.name for _, x in v.volumes if x.deleting]:
         if v.binder is not None:
             return drop_binder(v)  # a PVC stays as long as a pod mounts it (finalizer kubernetes.io/pvc-protection)
@@ -198,6 +201,12 @@ def reserve_vm(v: View) -> Move:
         return Fail(
             "NameTaken",
             f"VirtualMachine {f.namespace}/{f.name} exists and is not ours; rename it or set targetName in the plan. "
+            "The source was not touched",
+        )
+    if taken is not None and taken.migration != str(v.record.run) and taken.milestone in (Milestone.HANDED_OVER, Milestone.DONE):
+        return Fail(
+            "NameTaken",
+            f"VirtualMachine {f.namespace}/{f.name} was handed over by run {taken.migration}; a finished VM is not touched. "
             "The source was not touched",
         )
     if taken is not None and taken.deleting:
@@ -510,7 +519,7 @@ def doomed(v: View) -> tuple[str, ...]:
     if not v.frozen.delete_on_fail or worth_keeping(v):
         return ()
     run = str(v.record.run)
-    return tuple(x.name for _, x in v.volumes if x.migration == run)
+    return tuple(x.name for _, x in v.volumes if x.migration == run and not x.owners)
 
 
 def doomed_vm(v: View) -> bool:

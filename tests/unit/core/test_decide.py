@@ -393,3 +393,27 @@ def test_a_guest_is_watched_once_though_deleting_takes_several_passes() -> None:
     world.run(passes=200, seconds=20.0)
     assert only(world).result is Result.FAILED
     assert 600 <= (world.now - began).total_seconds() < 900
+
+
+def test_a_finished_target_of_another_reconciler_is_not_touched() -> None:
+    """Safety 6 and 7: no claim knows of it (another repo, or git restored), but the target says that this very VM was handed over."""
+    world = land("web")
+    world.run()
+    assert only(world).result is Result.SUCCEEDED
+    before = dict(world.targets), dict(world.volumes)
+    world.targets["web"] = replace(world.targets["web"], milestone="HandedOver", run_strategy="Halted", power=Power.OFF)
+    second = ObjectRef(NS, "run-9")
+    world.records = replace(world.records, runs={}, vms={}, claims={})
+    world.desired = replace(world.desired, migrations={second: MigrationSpec(second, PLACE, PLAN)})
+    acts = len(world.log)
+    for _ in range(10):
+        world.tick()
+    held = next(v for v in world.records.vms.values() if v.run == second)
+    assert "VMClaimed" in [c.type for c in held.conditions]
+    world.targets["web"] = replace(world.targets["web"], milestone="None")  # as of a VM that was to stay off
+    for _ in range(20):
+        world.tick()
+    failed = next(v for v in world.records.vms.values() if v.run == second)
+    assert failed.error is not None and failed.error.reason == "NameTaken", failed.message
+    assert not [a for a in world.log[acts:] if isinstance(a, PowerSource | DropVolumes | DropTargetVm | PutMarks | EnsureVolumes)]
+    assert world.volumes == before[1] and world.targets["web"].migration == before[0]["web"].migration
