@@ -34,6 +34,7 @@ KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 AcceptEnv GIT_PROTOCOL
 MaxStartups 200
+KexAlgorithms curve25519-sha256
 LogLevel ERROR
 """
 
