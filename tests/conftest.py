@@ -20,15 +20,23 @@ os.environ.update(
 )
 
 
+TIERS = (("--e2e", "real software"), ("--deep", "long sweeps and random lives"))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--e2e", action="store_true", help="also run against real software (see README)")
     parser.addoption("--deep", action="store_true", help="long sweeps and random lives")
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    tiers = [f"{option} ({what})" for option, what in TIERS if not config.getoption(option)]
+    return f"tiers not asked for: {', '.join(tiers)}" if tiers else "all tiers"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for mark, option in (("e2e", "--e2e"), ("deep", "--deep")):
-        if not config.getoption(option):
-            skip = pytest.mark.skip(reason=f"needs {option}")
-            for item in items:
-                if mark in item.keywords:
-                    item.add_marker(skip)
+    """What belongs to a tier that was not asked for is left out, and the header says so."""
+    off = {option.removeprefix("--") for option, _ in TIERS if not config.getoption(option)}
+    left_out = [item for item in items if off & set(item.keywords)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
