@@ -14,7 +14,7 @@ from reconciler.lab.machines import Happening, Vm
 from tests.integration.simlab import SimLab
 
 NS = "openshift-mtv"
-TTL_S = 5.0
+TTL_S = 600.0  # nobody else asks for the lease here, so few renewals
 
 
 def go_on(lab: SimLab, until: Callable[[], bool], limit: int = 100, seconds: float = 0.5) -> list[ReconcilerError]:

@@ -153,7 +153,7 @@ def test_a_guest_that_goes_off_after_the_cancel_is_powered_on_again(tmp_path: Pa
         lab.commit("cancel")
         passes(lab, 10)
         assert record_of(lab, "web").result is None and machine(lab, "web").power is Power.ON, "it is not over while the guest may go off"
-        go_on(lab, lab.ended, seconds=5.0)
+        go_on(lab, lab.ended, seconds=15.0)
         assert record_of(lab, "web").result is Result.CANCELED
         assert machine(lab, "web").power is Power.ON and Happening.OFF in happened(lab, "web")
         assert left(lab, "web") == []
@@ -266,9 +266,9 @@ def test_a_removed_migration_holds_and_then_cancels(tmp_path: Path) -> None:
         waiting(lab)
         lab.remove(GONE)
         lab.commit("remove")
-        passes(lab, 9, seconds=30.0)
+        passes(lab, 5, seconds=55.0)
         assert held(lab) and "300 s" in record_of(lab, "web").message
-        go_on(lab, lab.ended, seconds=30.0)
+        go_on(lab, lab.ended, seconds=59.0)
         assert record_of(lab, "web").result is Result.CANCELED and machine(lab, "web").power is Power.ON
         assert left(lab, "web") == []
 
@@ -278,7 +278,7 @@ def test_a_migration_that_is_put_back_goes_on(tmp_path: Path) -> None:
         waiting(lab)
         lab.remove(GONE)
         lab.commit("remove")
-        passes(lab, 5, seconds=30.0)
+        passes(lab, 3, seconds=50.0)
         assert held(lab)
         lab.migration()
         lab.commit("put back")
@@ -294,11 +294,11 @@ def test_a_tree_with_errors_never_cancels_and_a_mended_one_waits_anew(tmp_path: 
         lab.remove(GONE)
         lab.write("conflict.yaml", "<<<<<<< HEAD\nkind: Plan\n=======\n")
         lab.commit("a bad merge")
-        passes(lab, 30, seconds=60.0)
+        passes(lab, 10, seconds=60.0)
         assert held(lab)
         lab.remove("conflict.yaml")
         lab.commit("half mended")
-        passes(lab, 8, seconds=30.0)
+        passes(lab, 4, seconds=59.0)
         assert held(lab)
         lab.migration()
         lab.commit("mended")
@@ -315,7 +315,7 @@ def test_a_rewritten_history_never_cancels(tmp_path: Path) -> None:
         lab.git("add", "-A")
         lab.git("commit", "-q", "-m", "another history")
         lab.git("push", "-q", "--force", "origin", "other:main")
-        passes(lab, 30, seconds=60.0)
+        passes(lab, 10, seconds=60.0)
         assert held(lab)
 
 
