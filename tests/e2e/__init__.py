@@ -1,6 +1,6 @@
 """The contract suites, and the lab's whole estate, against software that nobody here wrote. Runs only with --e2e.
 
-    RECONCILER_E2E_CRDS=FOLDER pytest --e2e tests/e2e
+    RECONCILER_E2E_CRDS=FOLDER pytest --e2e tests/e2e -n 2 --dist loadfile
 
 Needs: go (1.24 or newer, with a module proxy for the first build), git with git-http-backend, openssh-server (`sshd`), and in
 RECONCILER_E2E_CRDS the CustomResourceDefinitions of KubeVirt, CDI, Multus and Forklift, one a file.

@@ -18,9 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            # For `-n 2 --dist loadgroup`: one control plane for all that need it, and each other file whole on one worker.
-            group = "control-plane" if "control_plane" in getattr(item, "fixturenames", ()) else item.path.name
-            item.add_marker(pytest.mark.xdist_group(group))
             if not item.config.getoption("--e2e"):
                 item.add_marker(pytest.mark.skip(reason="needs --e2e"))
 
