@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reconciler.core import copying, moves
+from reconciler.core import copying, handing, moves, reserving, unwinding
 from reconciler.core.model import Milestone, Mode, Power
 from reconciler.core.moves import Move
 from reconciler.core.view import View
@@ -90,37 +90,37 @@ def _target_as_wanted(v: View) -> bool:
         return False
     if v.frozen.want_power is Power.OFF or (vm.power is Power.ON and vm.ready):
         return True
-    return moves.started_once(v) and vm.power is Power.OFF and vm.run_strategy == "Halted"
+    return handing.started_once(v) and vm.power is Power.OFF and vm.run_strategy == "Halted"
 
 
 def _target_left_halted(v: View) -> bool:
     """It was started (or was never to start): what its disks hold now is the target's own business."""
     vm = v.our_target_vm
-    return moves.started_once(v) or v.frozen.want_power is Power.OFF or (vm is not None and vm.power is Power.ON)
+    return handing.started_once(v) or v.frozen.want_power is Power.OFF or (vm is not None and vm.power is Power.ON)
 
 
 COLD_BEFORE: tuple[Step, ...] = (
-    Step(Phase.CLAIM, Stage.INITIALIZE, moves.claimed, moves.claim),
-    Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, moves.ensure_namespace),
-    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, lambda v: _volumes_there(v) and moves.target_still(v), moves.ensure_volumes),
-    Step(Phase.BIND_VOLUMES, Stage.INITIALIZE, _volumes_bound, moves.bind_volumes),
-    Step(Phase.RESERVE_VM, Stage.INITIALIZE, _vm_reserved, moves.reserve_vm),
+    Step(Phase.CLAIM, Stage.INITIALIZE, reserving.claimed, reserving.claim),
+    Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, reserving.ensure_namespace),
+    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, lambda v: _volumes_there(v) and moves.target_still(v), reserving.ensure_volumes),
+    Step(Phase.BIND_VOLUMES, Stage.INITIALIZE, _volumes_bound, reserving.bind_volumes),
+    Step(Phase.RESERVE_VM, Stage.INITIALIZE, _vm_reserved, reserving.reserve_vm),
     Step(Phase.RELEASE_BINDER, Stage.INITIALIZE, _binder_gone, moves.drop_binder),
-    Step(Phase.POWER_OFF, Stage.INITIALIZE, lambda v: v.source_power is Power.OFF, moves.power_off),
-    Step(Phase.PROVE_OFF, Stage.INITIALIZE, lambda v: False, moves.prove_off),
+    Step(Phase.POWER_OFF, Stage.INITIALIZE, lambda v: v.source_power is Power.OFF, reserving.power_off),
+    Step(Phase.PROVE_OFF, Stage.INITIALIZE, lambda v: False, reserving.prove_off),
 )
 
 COLD_COPY: tuple[Step, ...] = (
     Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked and moves.target_still(v), copying.next_move),
-    Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, moves.hand_over),
+    Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, handing.hand_over),
 )
 
 # A person may have run the source between hand-over and start: then its changes are compared before anything starts.
 COLD_AFTER: tuple[Step, ...] = (
     Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked or _target_left_halted(v), copying.next_move),
-    Step(Phase.START_TARGET, Stage.VM_CREATION, _target_as_wanted, moves.start_target),
-    Step(Phase.RELEASE, Stage.VM_CREATION, lambda v: _jobs_gone(v) and moves.released(v), moves.release),
-    Step(Phase.COMPLETED, Stage.VM_CREATION, lambda v: False, moves.finish),
+    Step(Phase.START_TARGET, Stage.VM_CREATION, _target_as_wanted, handing.start_target),
+    Step(Phase.RELEASE, Stage.VM_CREATION, lambda v: _jobs_gone(v) and handing.released(v), handing.release),
+    Step(Phase.COMPLETED, Stage.VM_CREATION, lambda v: False, handing.finish),
 )
 
 TABLES: dict[tuple[Mode, Milestone], tuple[Step, ...]] = {
@@ -131,12 +131,12 @@ TABLES: dict[tuple[Mode, Milestone], tuple[Step, ...]] = {
 
 # Everything that a failed or cancelled VM owes, in the order in which it is given back. Nothing here has a deadline.
 UNWIND: tuple[Step, ...] = (
-    Step(Phase.STOP_WRITERS, Stage.UNWIND, lambda v: _jobs_gone(v) and _binder_gone(v) and not v.unfenced, moves.stop_writers),
-    Step(Phase.DIRTY_MARKS, Stage.UNWIND, moves.marks_may_stay, moves.dirty_marks),
-    Step(Phase.GIVE_BACK, Stage.UNWIND, moves.source_given_back, moves.power_on),
-    Step(Phase.WATCH_GUEST, Stage.UNWIND, moves.guest_settled, moves.watch_guest),
-    Step(Phase.DELETE_TARGET, Stage.UNWIND, moves.target_clean, moves.delete_target),
-    Step(Phase.COMPLETED, Stage.UNWIND, lambda v: False, moves.end_unwind),
+    Step(Phase.STOP_WRITERS, Stage.UNWIND, lambda v: _jobs_gone(v) and _binder_gone(v) and not v.unfenced, unwinding.stop_writers),
+    Step(Phase.DIRTY_MARKS, Stage.UNWIND, unwinding.marks_may_stay, moves.dirty_marks),
+    Step(Phase.GIVE_BACK, Stage.UNWIND, unwinding.source_given_back, unwinding.power_on),
+    Step(Phase.WATCH_GUEST, Stage.UNWIND, unwinding.guest_settled, unwinding.watch_guest),
+    Step(Phase.DELETE_TARGET, Stage.UNWIND, unwinding.target_clean, unwinding.delete_target),
+    Step(Phase.COMPLETED, Stage.UNWIND, lambda v: False, unwinding.end_unwind),
 )
 
 
