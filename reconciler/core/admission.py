@@ -16,7 +16,7 @@ from reconciler.core.desired import Desired, PlanSpec, PlanVm
 from reconciler.core.examine import Examination, Finding, Ground, critical, examine, want_power
 from reconciler.core.itinerary import Phase
 from reconciler.core.lookup import SiteIndex
-from reconciler.core.model import Milestone, ObjectRef, Power, VmRef
+from reconciler.core.model import Milestone, ObjectRef, Power, Result, VmRef
 from reconciler.core.record import Category, Claim, Condition, RunRecord, VmRecord
 from reconciler.core.runs import slug_of
 from reconciler.core.schedule import Load
@@ -46,7 +46,7 @@ def admit(
         if plan is None or ground is None:
             _unseen(vms, desired, observed, plan, run, pending, now)
             continue
-        _look(vms, claims, ground, run, pending, waiting, ready, now)
+        _look(vms, claims, ground, run, pending, waiting, ready, desired.complete, now)
     running = _running(vms, indexes)
     admitted, refused = schedule(running, waiting, desired.limits.max_vm_inflight)
     for key in admitted:
@@ -87,6 +87,7 @@ def _look(
     pending: list[str],
     waiting: dict[ObjectRef, list[Load]],
     ready: dict[VmKey, tuple[Ground, PlanVm, Examination]],
+    whole: bool,
     now: datetime,
 ) -> None:
     entries = {slug_of(ground.plan, vm.ref): vm for vm in ground.plan.vms}
@@ -96,8 +97,7 @@ def _look(
         record = vms[(run.run, slug)]
         entry = entries.get(slug)
         if entry is None:
-            text = f"VM {record.wanted} is no longer in Plan {run.plan}; put it back, or cancel it in the Migration"
-            vms[record.key] = _blocked(record, (critical("VMNotFound", "Modified", text),), now)
+            vms[record.key] = _left(record, run, now) if whole else record  # in a tree with errors an absent entry means nothing
             continue
         result = examine(ground, entry, names)
         findings = (*result.findings, *_claimed(result, ground, claims, record))
@@ -112,6 +112,14 @@ def _look(
         load = Load(record.key, (site, result.source.host_id), len(result.frozen.disks))
         waiting.setdefault(run.plan, []).append(load)
         ready[record.key] = (ground, entry, result)
+
+
+def _left(record: VmRecord, run: RunRecord, now: datetime) -> VmRecord:
+    """Forklift: a VM that left the plan before it began is cancelled, with reason Modified. A corrected entry is the next Migration's."""
+    text = f"{record.wanted} left Plan {run.plan} before it began; an entry that was corrected is moved by the next Migration"
+    final = Condition("Canceled", True, Category.ADVISORY, "Modified", text, durable=True)
+    ended = story.end(record, Result.CANCELED, now)
+    return replace(ended, message=text, conditions=story.carry_times([final], (), now))
 
 
 def _claimed(result: Examination, ground: Ground, claims: Mapping[tuple[str, str], Claim], record: VmRecord) -> tuple[Finding, ...]:

@@ -72,12 +72,27 @@ def examine(ground: Ground, vm: PlanVm, claimed_names: Mapping[str, str]) -> Exa
             what = f"id {vm.ref.id}" if vm.ref.id else f"name {vm.ref.name!r}"
             text = f"no VM with {what} in {ground.plan.source} ({vm.place})"
             return Examination(
-                wanted, None, (critical("VMNotFound", "NotFound", text, "correct the reference, or remove it from the plan"),), None
+                wanted,
+                None,
+                (
+                    critical(
+                        "VMNotFound",
+                        "NotFound",
+                        text,
+                        "correct the reference (it is then moved by the next Migration), or remove it from the plan",
+                    ),
+                ),
+                None,
             )
         case Ambiguous(candidates):
             paths = ", ".join(f"{c.path} ({c.id})" for c in candidates[:5])
             text = f"{vm.ref} names {len(candidates)} VMs: {paths} ({vm.place})"
-            return Examination(wanted, None, (critical("DuplicateVM", "Ambiguous", text, "use the id or the full path"),), None)
+            return Examination(
+                wanted,
+                None,
+                (critical("DuplicateVM", "Ambiguous", text, "use the id or the full path (it is then moved by the next Migration)"),),
+                None,
+            )
         case Known(source):
             try:
                 return _examine_found(ground, vm, source, claimed_names)

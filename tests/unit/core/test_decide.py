@@ -417,3 +417,21 @@ def test_a_finished_target_of_another_reconciler_is_not_touched() -> None:
     assert failed.error is not None and failed.error.reason == "NameTaken", failed.message
     assert not [a for a in world.log[acts:] if isinstance(a, PowerSource | DropVolumes | DropTargetVm | PutMarks | EnsureVolumes)]
     assert world.volumes == before[1] and world.targets["web"].migration == before[0]["web"].migration
+
+
+def test_an_entry_that_left_the_plan_before_it_began_is_cancelled_and_its_correction_is_the_next_migrations() -> None:
+    world = land("web")
+    world.desired = desired_for(["web", "dbb"])
+    for _ in range(30):
+        world.tick()
+    assert {v.wanted: v.result for v in world.records.vms.values()} == {"web": Result.SUCCEEDED, "dbb": None}
+    world.vms["db"] = source_vm("db", number=9)
+    second = ObjectRef(NS, "run-2")
+    fixed = desired_for(["web", "db"], revision="c2")
+    world.desired = replace(fixed, migrations={**fixed.migrations, second: MigrationSpec(second, PLACE, PLAN)})
+    for _ in range(40):
+        world.tick()
+    typo = next(v for v in world.records.vms.values() if v.wanted == "dbb")
+    assert typo.result is Result.CANCELED and typo.conditions[0].reason == "Modified"
+    assert world.records.runs[RUN].result is Result.SUCCEEDED
+    assert only(world, "db").result is Result.SUCCEEDED and only(world, "db").run == second
