@@ -75,6 +75,8 @@ def advance(
         vms.update((v.key, v) for v, _ in settled)
         debts = [_debt(v, f, desired, observed, records.commit) for v, f in settled]
         owed = [d for d in debts if d.act is not None or d.wait]
+        # Nothing is there any more: what was declared is done, though whoever did it may not have lived to say so.
+        vms.update((d.record.key, story.close(d.record, IntentKind.DELETE_TARGET, now)) for d in debts if d not in owed)
         if not owed:
             done.add(plan)
         for debt in owed:

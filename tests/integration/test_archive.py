@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.model import Milestone, ObjectRef, Result
-from tests.integration.loops import NS, condition, go_on, machine, passes, status_of
+from tests.integration.loops import NS, TTL_S, condition, go_on, machine, passes, status_of
 from tests.integration.simlab import SimLab
 
 PLAN = ObjectRef(NS, "wave")
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[SimLab]:
-    with SimLab(tmp_path, ttl_s=5.0) as lab:
+    with SimLab(tmp_path, ttl_s=TTL_S) as lab:
         lab.vm("web")
         lab.plan("web")
         lab.migration()
@@ -46,6 +49,10 @@ def show(lab: SimLab, path: str) -> str:
     return lab.git("show", f"reconciler/status:{path}", cwd=lab.repo)
 
 
+def asked(lab: SimLab) -> int:
+    return sum(lab.vcenter.calls.values()) + sum(lab.cluster.calls.values())
+
+
 def ours(lab: SimLab) -> list[str]:
     kinds = ("Job", "Pod", "PersistentVolumeClaim", "VirtualMachine")
     found = [o for kind in kinds for o in lab.cluster.find_all(kind)]
@@ -68,6 +75,10 @@ def test_a_finished_plan_is_archived_and_never_looked_at_again(lab: SimLab) -> N
     found = status_of(lab, "Plan", "wave")
     assert condition(found, "Archived").reason == "UserRequested" and "Ready" not in [c.type for c in found]
     assert ours(lab) == kept, "the finished VM and its disks stay"
+    passes(lab, 3, seconds=3.0)
+    calls = asked(lab)
+    passes(lab, 5, seconds=3.0)
+    assert lab.reports[-1].idle and asked(lab) == calls, "its sites are not asked any more"
     head = lab.records().commit
     lab.migration("run-2")
     lab.commit("Once more")
@@ -81,7 +92,8 @@ def test_a_finished_plan_is_archived_and_never_looked_at_again(lab: SimLab) -> N
     assert "archived" in subjects
 
 
-def test_leftovers_of_a_failed_run_go_with_the_archive(lab: SimLab) -> None:
+def leave_behind(lab: SimLab) -> None:
+    """A run that fails in the copy, of a plan that keeps what was made."""
     add_to_spec(lab, "deleteVmOnFailMigration: false")
     lab.commit()
     go_on(lab, lambda: bool(lab.vms()) and lab.record("web").milestone is Milestone.CUTOVER)
@@ -89,6 +101,10 @@ def test_leftovers_of_a_failed_run_go_with_the_archive(lab: SimLab) -> None:
     go_on(lab, lab.ended)
     assert lab.record("web").result is Result.FAILED
     assert ours(lab), "the plan asked to keep them"
+
+
+def test_leftovers_of_a_failed_run_go_with_the_archive(lab: SimLab) -> None:
+    leave_behind(lab)
     close(lab)
     go_on(lab, lambda: archived(lab))
     assert not ours(lab)

@@ -178,6 +178,17 @@ def test_a_refusal_for_good_waits_for_a_commit() -> None:
     assert not [c for c in only(world).conditions if c.type == archive.BLOCKED]
 
 
+def test_a_death_after_the_last_act_leaves_no_intent_open() -> None:
+    world = failed()
+    close(world)
+    while not world.acts(DropVolumes):
+        world.tick()
+    world.outcomes = {}  # whoever did it is dead
+    assert any(i.open for i in only(world).intents)
+    world.tick()
+    assert world.records.archived == {PLAN} and not any(i.open for i in only(world).intents)
+
+
 def test_there_is_no_way_back() -> None:
     world = land()
     world.desired = replace(world.desired, migrations={})
