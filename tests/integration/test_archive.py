@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.core.model import Milestone, ObjectRef, Result
 from tests.integration.loops import NS, TTL_S, condition, go_on, machine, passes, status_of
-from tests.integration.simlab import SimLab
+from tests.integration.simlab import Crash, SimLab, Wire, tapped
 
 PLAN = ObjectRef(NS, "wave")
 
@@ -121,3 +121,26 @@ def test_a_running_plan_is_not_archived_and_its_run_goes_on(lab: SimLab) -> None
     lab.assert_moved("web")
     go_on(lab, lambda: archived(lab))
     assert condition(status_of(lab, "Plan", "wave"), "Archived").status
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("at", range(7))
+def test_killed_in_the_middle_of_an_archive_it_goes_on(tmp_path: Path, at: int, when: str) -> None:
+    """Dies around each effect of the archive of a failed run; a new reconciler, from git and the sites alone, ends the same."""
+    with SimLab(tmp_path, ttl_s=5.0) as lab:
+        lab.vm("web")
+        lab.plan("web")
+        lab.migration()
+        leave_behind(lab)
+        lab.stop()
+        close(lab)
+        lab.wire = Wire(die_at=at, when=when)
+        with tapped(lab.wire):
+            try:
+                go_on(lab, lambda: archived(lab))
+                lab.stop()
+            except Crash:
+                lab.stop()
+        lab.wire = Wire()
+        go_on(lab, lambda: archived(lab))
+        assert not ours(lab)
