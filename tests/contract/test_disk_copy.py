@@ -371,7 +371,7 @@ class TestWatermark:
 
         monkeypatch.setattr(ledger.Ledger, "prove", watch)
         copying.run(wrap=lambda writer: power.append(LosesPower(writer, SIZE)) or power[0])  # type: ignore[func-returns-value]
-        assert seen == sorted(seen) and len(seen) > 2 and seen[-1] == SIZE
+        assert seen == sorted(seen) and seen[-1] == SIZE  # how many steps there are depends on how busy the machine is
         assert power[0].medium == copying.data
 
     @pytest.mark.parametrize("lanes", [1, 4])
