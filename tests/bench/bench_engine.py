@@ -174,9 +174,8 @@ def main() -> int:
         git("-c", "user.name=b", "-c", "user.email=b@x", "commit", "-qm", "new", cwd=root / "clone")
         git("push", "-q", "origin", "main", cwd=root / "clone")
         timed("new 500-VM plan: load, decide, publish, first acts (bar 5 s)", one.one_pass)
-        print(
-            f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB (bar 400 MiB; two engines and the stand-ins in one process)"
-        )
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"peak memory {peak:.0f} MiB (bar 400 MiB; two engines and the stand-ins in one process)")
     return 0
 
 
