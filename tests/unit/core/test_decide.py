@@ -18,7 +18,7 @@ from reconciler.core.actions import (
 from reconciler.core.desired import InventoryRef, MigrationSpec, ShutdownPolicy
 from reconciler.core.model import Milestone, ObjectRef, Power, PowerRequest, Result
 from reconciler.core.record import IntentKind, VmRecord
-from reconciler.core.target import TargetVm
+from reconciler.core.target import TargetVm, Writer
 from tests.unit.core.toyland import NS, PLACE, PLAN, RUN, Toyland, desired_for, source_vm
 
 
@@ -435,3 +435,34 @@ def test_an_entry_that_left_the_plan_before_it_began_is_cancelled_and_its_correc
     assert typo.result is Result.CANCELED and typo.conditions[0].reason == "Modified"
     assert world.records.runs[RUN].result is Result.SUCCEEDED
     assert only(world, "db").result is Result.SUCCEEDED and only(world, "db").run == second
+
+
+def test_no_job_and_no_marks_beside_a_pod_that_may_still_write() -> None:
+    """Safety 4, in the decision itself: a stranger's pod on the PVC holds the copy, and later the marks, without any guard's help."""
+    world = land("web")
+    while not world.acts(PowerSource):
+        world.tick()
+    stranger = Writer("old-copy", "Running", False, True, "importer")
+    world.volumes = {k: replace(v, writers=(stranger,)) for k, v in world.volumes.items()}
+    for _ in range(6):
+        world.tick()
+    assert only(world).milestone is Milestone.CUTOVER and "WriterNotFenced" in only(world).message
+    assert not world.acts(EnsureCopy)
+    world.volumes = {k: replace(v, writers=(replace(stranger, fenced=True),)) for k, v in world.volumes.items()}
+    while not world.acts(EnsureCopy):
+        world.tick()
+    world.volumes = {k: replace(v, writers=(stranger,)) for k, v in world.volumes.items()}
+    for _ in range(6):
+        world.tick()
+    assert not [v for v in world.volumes.values() if v.mark], "no mark while somebody may still write"
+
+
+def test_a_name_taken_after_the_claim_is_seen_before_anything_is_applied() -> None:
+    """Safety 21, in the decision itself: the driver's own refusal is only the second line."""
+    world = land("web")
+    while not world.acts(EnsureVolumes):
+        world.tick()
+    world.targets["web"] = TargetVm("shop", "web", "x", "1", False, "", "", "", "", "Always", Power.ON, True, "")
+    world.run()
+    assert only(world).error is not None and only(world).error.reason == "NameTaken"  # type: ignore[union-attr]
+    assert not world.acts(EnsureVm) and not world.acts(PowerSource)
