@@ -16,7 +16,7 @@ from reconciler.core.copyspec import CopyResult, DiskProgress
 from reconciler.core.inventory import Inventory, SourceDisk, SourceVm
 from reconciler.core.model import Absent, Known, Mark, MarkState, ObjectRef, Power, Unknown, Watermark
 from reconciler.core.record import Claim, FrozenDisk, FrozenVm, VmRecord
-from reconciler.core.target import Binder, Job, JobPhase, Owner, TargetInventory, TargetVm, Volume
+from reconciler.core.target import Binder, Job, Owner, TargetInventory, TargetVm, Volume
 
 ROUND = 1  # cold runs have one round
 
@@ -180,11 +180,6 @@ class View:
         return tuple(
             f"pod {w.pod} ({w.phase}) on PVC {v.name}" for _, v in self.volumes for w in v.writers if not w.fenced and w.role != "binder"
         )
-
-    @property
-    def running_job(self) -> Job | None:
-        jobs = self.jobs
-        return jobs[-1] if jobs and jobs[-1].phase in (JobPhase.SUSPENDED, JobPhase.PENDING, JobPhase.RUNNING) else None
 
 
 def owner_of(record: VmRecord, commit: str) -> Owner:
