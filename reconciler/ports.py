@@ -64,7 +64,7 @@ class CopySource:
 
 
 class SourceDriver(Protocol):
-    """One source platform, cold. What warm or exports need beyond this: SnapshotSource, TransferSource."""
+    """One source platform. Whose `caps.warm` is false refuses the snapshot calls with TerminalError NotSupported."""
 
     caps: Capabilities
 
@@ -82,19 +82,31 @@ class SourceDriver(Protocol):
 
     def request_power(self, vm: VmRef, want: PowerRequest) -> None: ...
 
-    def describe_copy(self, vm: SourceVm, disks: Sequence[DiskChoice]) -> CopySource: ...
+    def describe_copy(self, vm: SourceVm, disks: Sequence[DiskChoice], at: str | None = None) -> CopySource:
+        """`at`: the id of our snapshot whose disks are read; None: the disks themselves, the VM is off."""
+        ...
+
+    def enable_tracking(self, vm: VmRef) -> None:
+        """Change tracking on for the VM and each of its disks. It counts from the next snapshot or power-on."""
+        ...
+
+    def ensure_snapshot(self, vm: VmRef, key: str) -> None:
+        """Start one (no memory, no quiesce) unless one with this key is there or under way. Snapshots of others are never touched."""
+        ...
+
+    def drop_snapshot(self, vm: VmRef, key: str) -> None:
+        """Start its removal, and, when it is gone but its files are not, their consolidation. Absent is success."""
+        ...
+
+    def read_changes(self, vm: VmRef, disk_uuid: str, at: str | None, since: str) -> Sequence[tuple[int, int]]:
+        """What was written between change id `since` and our snapshot `at` (None: until now; the VM is off).
+
+        Shape: (offset, length) in bytes, ascending, disjoint, inside the capacity; may be empty. `since` is a SourceSnapshot.disks change id.
+        Errors: TerminalError ChangeIdLost, with the reason, whenever the platform forgot `since` or what it says about it may be a lie.
+        """
+        ...
 
     def close(self) -> None: ...
-
-
-class SnapshotSource(Protocol):
-    """Warm rounds. `key` names the run, VM and round; snapshots of others are never touched."""
-
-    def ensure_snapshot(self, vm: VmRef, key: str) -> None: ...
-    def drop_snapshot(self, vm: VmRef, key: str) -> None: ...
-    def read_changes(self, vm: VmRef, disk_uuid: str, at: str | None, since: str) -> Iterator[tuple[int, int]]:
-        """(offset, length) in bytes, ascending, disjoint. `at` None: no snapshot, the VM is off. Errors: TerminalError ChangeIdLost."""
-        ...
 
 
 class TransferSource(Protocol):

@@ -79,8 +79,34 @@ class ProveOff:
 
 
 @dataclass(frozen=True, slots=True)
+class EnableTracking:
+    key: VmKey
+    site: ObjectRef
+    vm: VmRef
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureSnapshot:
+    key: VmKey
+    site: ObjectRef
+    vm: VmRef
+    snapshot: str  # our key
+
+
+@dataclass(frozen=True, slots=True)
+class DropSnapshot:
+    key: VmKey
+    site: ObjectRef
+    vm: VmRef
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
 class CopyDiskWish:
-    """One disk for EnsureCopy. `resume_bytes` and `compare` as in copyspec.CopyDisk."""
+    """One disk for EnsureCopy. `resume_bytes` and `compare` as in copyspec.CopyDisk.
+
+    since: a change id: [0, rest_from) of the target is as of then, so that only what was written since is copied, and all from `rest_from`.
+    """
 
     disk_uuid: str
     label: str
@@ -89,10 +115,14 @@ class CopyDiskWish:
     block: bool
     resume_bytes: int
     compare: bool
+    since: str | None = None
+    rest_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EnsureCopy:
+    """`at`: the id of our snapshot that is read, in a round while the guest runs; None: the source is off, at `epoch`."""
+
     key: VmKey
     site: ObjectRef
     source: VmRef
@@ -101,6 +131,7 @@ class EnsureCopy:
     epoch: str
     verify: Verify
     bandwidth_bytes_per_s: int | None
+    at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +213,9 @@ Action = (
     | EnsureVm
     | PowerSource
     | ProveOff
+    | EnableTracking
+    | EnsureSnapshot
+    | DropSnapshot
     | EnsureCopy
     | PutMarks
     | PutWatermarks
@@ -207,13 +241,14 @@ class ActError:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one action came to; an input of the next pass."""
+    """What one action came to; an input of the next pass. `doubted`: disk uuids whose change id does not count any more, and why."""
 
     key: VmKey
     action: str  # class name
     at: datetime
     error: ActError | None = None
     proof: Known[SourceVm] | Absent | None = None
+    doubted: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from reconciler.core.model import Power
+from reconciler.core.model import ObjectRef, Power
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,12 @@ class SourceNic:
 
 @dataclass(frozen=True, slots=True)
 class SourceSnapshot:
+    """`key` is ours when a reconciler made it. `disks` (with their change ids): as it froze them; of our own, by a direct read only."""
+
     id: str
     name: str
-    key: str | None  # our key when it is ours
+    key: str | None
+    disks: tuple[SourceDisk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,22 @@ class NamedItem:
 
 
 @dataclass(frozen=True, slots=True)
+class HostAccess:
+    """What a Host manifest came to at the site. Without `type`: disks of VMs on `host_id` are read at `address`.
+
+    type: the condition that says why they cannot be, with `reason`, `message` and `suggestion`. `host_id` "" when it names no host.
+    """
+
+    host_id: str
+    host_name: str
+    address: str
+    type: str = ""
+    reason: str = ""
+    message: str = ""
+    suggestion: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """One complete bulk read of a site. An incomplete read is never an Inventory; it is Unknown."""
 
@@ -132,3 +151,4 @@ class Inventory:
     networks: tuple[NamedItem, ...]
     storages: tuple[NamedItem, ...]
     hosts: tuple[NamedItem, ...]
+    host_access: Mapping[ObjectRef, HostAccess] = field(default_factory=dict)

@@ -121,7 +121,8 @@ class MarkState(StrEnum):
 class Mark:
     """Proof that a target disk holds the source disk's bytes. Kept as PVC annotation `reconciler.dev/mark`.
 
-    `epoch` is the source epoch at which the bytes were true (safety 1); `change_id` is set in warm runs only.
+    `epoch` is the source epoch at which the bytes were true (safety 1). `change_id` is set in warm runs only: what was written since then
+    can be asked for. `proven_bytes`: only [0, proven_bytes) is as of `change_id` (an interrupted first copy); None: the whole disk.
     """
 
     disk_uuid: str
@@ -130,6 +131,7 @@ class Mark:
     epoch: str
     change_id: str | None
     state: MarkState
+    proven_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,14 @@ from reconciler.core.actions import (
     Action,
     DropBinder,
     DropCopy,
+    DropSnapshot,
     DropTargetVm,
     DropVolumes,
+    EnableTracking,
     EnsureBinder,
     EnsureCopy,
     EnsureNamespace,
+    EnsureSnapshot,
     EnsureVm,
     EnsureVolumes,
     Outcome,
@@ -121,6 +124,12 @@ def _act(action: Action, hands: Hands) -> Known[SourceVm] | Absent | None:
             _power_source(action, sites)
         case ProveOff():
             return sites.source_at(action.site).read_vm(action.vm)
+        case EnableTracking():
+            sites.source_at(action.site).enable_tracking(action.vm)
+        case EnsureSnapshot():
+            sites.source_at(action.site).ensure_snapshot(action.vm, action.snapshot)
+        case DropSnapshot():
+            sites.source_at(action.site).drop_snapshot(action.vm, action.snapshot)
         case EnsureCopy():
             _ensure_copy(action, sites)
         case PutMarks():

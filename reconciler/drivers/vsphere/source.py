@@ -71,7 +71,7 @@ class VsphereSource:
         """Success when it is so already or is being done. Errors: ToolsNotRunning (Retryable): whether to pull the plug is policy."""
         self._session.run(f"{want} of {vm}", lambda content: self._request(content, vm, want))
 
-    def describe_copy(self, vm: SourceVm, disks: Sequence[DiskChoice]) -> CopySource:
+    def describe_copy(self, vm: SourceVm, disks: Sequence[DiskChoice], at: str | None = None) -> CopySource:
         by_uuid = {disk.uuid: disk for disk in vm.disks}
         urls = {choice.disk_uuid: self._url(vm, by_uuid.get(choice.disk_uuid), choice) for choice in disks}
         return CopySource(
