@@ -72,7 +72,7 @@ PLACE_PROPERTIES: Mapping[str, tuple[str, ...]] = {
         "configuration.drsConfig.defaultVmBehavior",
         "configuration.drsVmConfig",
     ),
-    "HostSystem": ("name", "parent"),
+    "HostSystem": ("name", "parent", "runtime.inMaintenanceMode", "summary.config.sslThumbprint", "summary.hardware.uuid"),
     "Datastore": ("name", "parent", "summary.type"),
     "Network": ("name", "parent"),
     "DistributedVirtualPortgroup": ("name", "parent", "key"),

@@ -9,13 +9,17 @@ never used twice. Power-off is not among them, so the epoch read before our powe
 The history is limited (30 days by default), so an old `on:` fades to `never:`: unequal, hence unprovable, never wrongly equal. The
 other danger is `never` on both sides of a power-on that came and faded in between; `config.changeVersion`, which is written anew at
 each power-on and at each change of settings, makes those two differ. Between a power-off and the end of its copy nothing changes it.
+
+An ESXi host keeps its events in memory only, and counts them anew after a restart of its agent. There the epoch is `host:` with
+changeVersion, and with the newest event and its time beside it: any difference makes two epochs differ.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from reconciler.drivers.vsphere.sdk import vim
+from reconciler.drivers.vsphere.sdk import moid, vim, vmodl
+from reconciler.errors import RetryableError
 
 CHANGE_VERSION = "config.changeVersion"
 LISTED = 1000  # QueryEvents gives no more; whether the oldest or the newest of them is not documented, so we ask on from there
@@ -52,6 +56,18 @@ def read_epoch(content: Any, vm: Any, change_version: str) -> str:
         if len(events) < LISTED:
             break
     return f"on:{newest.key}" if newest is not None else f"never:{change_version}"
+
+
+def read_host_epoch(content: Any, vm: Any, change_version: str) -> str:
+    """As `read_epoch`, of a VM on an ESXi host that is its own provider. Errors: RetryableError EpochUnknown."""
+    if not change_version:
+        raise RetryableError("EpochUnknown", f"the host does not tell {CHANGE_VERSION} of VM {moid(vm)}; check the account's rights")
+    try:
+        events = content.eventManager.QueryEvents(_writing_events(vm, None)) or []
+    except (vmodl.fault.NotSupported, vmodl.fault.InvalidArgument):  # an agent without that filter: changeVersion stands alone
+        events = []
+    newest = max(events, key=lambda event: (event.createdTime, event.key), default=None)
+    return f"host:{change_version}" + (f":{newest.key}@{newest.createdTime.isoformat()}" if newest is not None else "")
 
 
 def _writing_events(vm: Any, since: Any) -> Any:

@@ -21,7 +21,7 @@ from reconciler.drivers.vsphere.digest import Properties
 from reconciler.drivers.vsphere.faults import CALL_ERRORS
 from reconciler.drivers.vsphere.hardware import Devices
 from reconciler.drivers.vsphere.machine import convert_vm
-from reconciler.drivers.vsphere.places import Places
+from reconciler.drivers.vsphere.places import HostFacts, Places
 from reconciler.drivers.vsphere.sdk import moid, vmodl
 from reconciler.drivers.vsphere.session import Session
 from reconciler.errors import RetryableError
@@ -67,6 +67,11 @@ class InventoryCache:
                 self._session.run("read the inventory", self._refresh)
             vm = convert_vm(id_, properties, self._known_places(), self._vms.get(id_))
             return replace(_mark_shared(vm, self._sharing), epoch=epoch)
+
+    def host_facts(self) -> tuple[HostFacts, ...]:
+        """As of the last bulk read."""
+        with self._lock:
+            return self._known_places().host_facts()
 
     def _all_known(self, properties: Properties) -> bool:
         places = self._known_places()

@@ -1,4 +1,4 @@
-"""Where things are in one vCenter: folders, datacenters, clusters, hosts, datastores and networks, as VMs refer to them.
+"""Where things are in one vCenter or on one ESXi host: folders, datacenters, clusters, hosts, datastores, networks, as VMs refer to them.
 
 What it is: an immutable index over the objects that are not VMs, made anew when one of them changes; it is tolerant of what the
 account may not see. What it is not: VMs (machine.py).
@@ -22,6 +22,22 @@ class DatastorePlace:
     name: str
     type: str
     datacenter_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What the inventory knows of an ESXi host. `thumbprint` of its certificate, `uuid` of its hardware; "" when it does not tell."""
+
+    id: str
+    name: str
+    thumbprint: str
+    uuid: str
+    maintenance: bool
+
+    @classmethod
+    def of(cls, id_: str, name: str, properties: Properties) -> HostFacts:
+        thumbprint, uuid = (str(properties.get(path) or "") for path in ("summary.config.sslThumbprint", "summary.hardware.uuid"))
+        return cls(id_, name, thumbprint, uuid.lower(), bool(properties.get("runtime.inMaintenanceMode")))
 
 
 class Places:
@@ -74,6 +90,9 @@ class Places:
 
     def hosts(self) -> tuple[NamedItem, ...]:
         return self._items({"HostSystem"}, lambda id_, kind: NamedItem(id_, plain(self._raw_name(id_)), kind))
+
+    def host_facts(self) -> tuple[HostFacts, ...]:
+        return tuple(HostFacts.of(item.id, item.name, self._nodes[item.id][1]) for item in self.hosts())
 
     def _items(self, kinds: Iterable[str], make: Callable[[str, str], NamedItem]) -> tuple[NamedItem, ...]:
         found = [make(id_, kind) for id_, (kind, _) in self._nodes.items() if kind in kinds]

@@ -1,4 +1,4 @@
-"""The logged-in connection to one vCenter: login on first use, the same session for all calls, one new login when it has expired.
+"""The logged-in connection to one vCenter or ESXi host: login on first use, one session for all calls, a new login when it has expired.
 
 What it is: transport, login and the border where vendor errors become ours (with faults.py). SDK types stop here and in the modules
 that read inventory. What it is not: any knowledge of VMs. Thread-safe.
@@ -6,6 +6,7 @@ that read inventory. What it is not: any knowledge of VMs. Thread-safe.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from reconciler.core.desired import ProviderSpec
 from reconciler.core.inventory import SiteInfo
 from reconciler.core.model import Secret
+from reconciler.drivers.vsphere.collector import read_one
 from reconciler.drivers.vsphere.faults import CALL_ERRORS, explain
 from reconciler.drivers.vsphere.sdk import SoapStubAdapter, reference, vim
 from reconciler.drivers.vsphere.trust import Endpoint, PinnedConnection, Trust, endpoint_of, text, trust_of
@@ -30,15 +32,22 @@ API_VERSION, API_VERSION_FROM_7 = "vim.version.version12", "vim.version.v7_0"
 TIMEOUT_S = 60.0
 IDLE_S = 30  # a pooled connection idle for longer may be closed at the other end
 CONNECTIONS = 8
+ESXI = "esxi"  # the value of sdkEndpoint; without it, vCenter
+HOST_AGENT = "HostAgent"  # apiType of an ESXi host; a vCenter's is VirtualCenter
+HARDWARE_UUID = "summary.hardware.uuid"
 
 
 class Session:
-    """`generation` grows with each login: views, filters and versions of an earlier one are gone."""
+    """`generation` grows with each login: views, filters and versions of an earlier one are gone.
+
+    An ESXi host has no instanceUuid; `content.about` then has the hardware's, so that nobody else needs to know.
+    """
 
     def __init__(self, provider: ProviderSpec, secret: Mapping[str, Secret]) -> None:
         self.endpoint: Endpoint = endpoint_of(provider)
         self.trust: Trust = trust_of(provider, secret)
-        self.site = f"vCenter {self.endpoint.authority}"
+        self.is_host = provider.settings.get("sdkEndpoint") == ESXI
+        self.site = f"{'ESXi' if self.is_host else 'vCenter'} {self.endpoint.authority}"
         self.generation = 0
         user, password = text(secret, "user"), secret.get("password")
         if not user or password is None or not password.reveal():
@@ -111,18 +120,40 @@ class Session:
         self._stub.SetSessionId("")  # a login whose reply was lost may have taken; on that session a second one is refused
         try:
             content = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
+            self._check_kind(content.about)  # before the login, so that a wrong kind of server keeps no session of ours
             if int(content.about.apiVersion.partition(".")[0]) >= 7:
                 self._stub.ComputeVersionInfo(API_VERSION_FROM_7)
             content.sessionManager.Login(self.credentials["user"].reveal(), self.credentials["password"].reveal())
+            if self.is_host:
+                self._identify(content)
         except CALL_ERRORS as err:
             ours = self._explain(err, f"{what}: log in")
             if isinstance(ours, TerminalError) and ours.reason == "AuthFailed":
                 self._refused = ours  # asking again could lock the account; a changed secret makes a new Session
             raise ours from err
-        if not content.about.instanceUuid:
-            raise TerminalError("NotAVCenter", f"{self.site} is an ESXi host; give the url of the vCenter that manages it")
         log.info("logged in", extra={"site": self.site, "version": content.about.version})
         return content
+
+    def _check_kind(self, about: Any) -> None:
+        """Errors: TerminalError NotAVCenter, NotAnEsxiHost."""
+        if self.is_host and about.apiType != HOST_AGENT:
+            raise TerminalError("NotAnEsxiHost", f"{self.site} is a vCenter; take sdkEndpoint: esxi away, or give the url of one host")
+        if not self.is_host and (about.apiType == HOST_AGENT or not about.instanceUuid):
+            raise TerminalError(
+                "NotAVCenter", f"{self.site} is an ESXi host; give the url of its vCenter, or set sdkEndpoint: esxi to use it alone"
+            )
+
+    def _identify(self, content: Any) -> None:
+        """Errors: TerminalError NoIdentity; those of the call, after a logout."""
+        try:
+            uuid = read_one(content, reference(content, vim.HostSystem, "ha-host"), (HARDWARE_UUID,)).get(HARDWARE_UUID)
+            if not uuid:
+                raise TerminalError("NoIdentity", f"{self.site} does not tell the UUID of its hardware; use its vCenter")
+            content.about.instanceUuid = str(uuid).lower()
+        except Exception:
+            with contextlib.suppress(*CALL_ERRORS):
+                content.sessionManager.Logout()
+            raise
 
     def _connect(self) -> Any:
         stub = SoapStubAdapter(

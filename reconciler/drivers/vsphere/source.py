@@ -1,4 +1,4 @@
-"""vSphere as a source of cold migrations: SourceDriver over one vCenter.
+"""vSphere as a source of cold migrations: SourceDriver over one vCenter, or one ESXi host.
 
 What it is: the few calls the engine makes, each a direct read or one request, composed of session, inventory, epoch and disks.
 What it is not: a decision; nothing here waits, polls or tries again. Every act first checks that the VM behind the id is still the one
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reconciler.core.copyspec import Reader
@@ -18,7 +19,8 @@ from reconciler.core.inventory import Inventory, SiteInfo, SourceDisk, SourceVm
 from reconciler.core.model import Absent, Known, Power, PowerRequest, Secret, VmRef
 from reconciler.drivers.vsphere.collector import VM_PROPERTIES, read_one, read_some
 from reconciler.drivers.vsphere.disks import flat_url
-from reconciler.drivers.vsphere.epoch import CHANGE_VERSION, read_epoch
+from reconciler.drivers.vsphere.doors import Door, Doors, ReadSecret
+from reconciler.drivers.vsphere.epoch import CHANGE_VERSION, read_epoch, read_host_epoch
 from reconciler.drivers.vsphere.inventory import InventoryCache
 from reconciler.drivers.vsphere.machine import power_of
 from reconciler.drivers.vsphere.sdk import reference, vim, vmodl
@@ -40,9 +42,12 @@ _TASKS = {
 _ALIVE = ("queued", "running")
 
 
-def connect(provider: ProviderSpec, secret: Mapping[str, Secret], clock: Clock) -> SourceDriver:
-    """No call is made yet. Errors: UserError for a url, secret or setting that is wrong."""
-    return VsphereSource(Session(provider, secret), clock)
+def connect(
+    provider: ProviderSpec, secret: Mapping[str, Secret], clock: Clock, read_secret: ReadSecret | None = None
+) -> SourceDriver:  # fmt: skip
+    """No call is made yet. `read_secret`: Secrets of the provider's Hosts. Errors: UserError for a url, secret or setting that is wrong."""
+    doors = Doors(provider, secret, read_secret, clock) if provider.hosts and read_secret is not None else None
+    return VsphereSource(Session(provider, secret), clock, doors)
 
 
 class VsphereSource:
@@ -50,15 +55,19 @@ class VsphereSource:
 
     caps = Capabilities(warm=False, quiesce=False, guest_shutdown=True, needs_conversion=True)
 
-    def __init__(self, session: Session, clock: Clock) -> None:
+    def __init__(self, session: Session, clock: Clock, doors: Doors | None = None) -> None:
         self._session = session
+        self._doors = doors
         self._inventory = InventoryCache(session, clock)
 
     def read_site(self) -> SiteInfo:
         return self._session.read_site()
 
     def read_inventory(self) -> Inventory:
-        return self._inventory.read(self._session.read_site())
+        inventory = self._inventory.read(self._session.read_site())
+        if self._doors is None:
+            return inventory
+        return replace(inventory, host_access=self._doors.check(self._inventory.host_facts()))
 
     def read_vm(self, vm: VmRef) -> Known[SourceVm] | Absent:
         found = self._session.run(f"read {vm}", lambda content: self._read(content, vm))
@@ -73,12 +82,13 @@ class VsphereSource:
 
     def describe_copy(self, vm: SourceVm, disks: Sequence[DiskChoice], at: str | None = None) -> CopySource:
         by_uuid = {disk.uuid: disk for disk in vm.disks}
-        urls = {choice.disk_uuid: self._url(vm, by_uuid.get(choice.disk_uuid), choice) for choice in disks}
+        door = self._door(vm)
+        urls = {choice.disk_uuid: _url(door, vm, by_uuid.get(choice.disk_uuid), choice) for choice in disks}
         return CopySource(
             disks={uuid: (Reader.HTTP_RANGE, url) for uuid, url in urls.items()},
-            tls=self._session.trust.tls,
-            ca_pem=self._session.trust.ca_pem,
-            credentials=self._session.credentials,
+            tls=door.trust.tls,
+            ca_pem=door.trust.ca_pem,
+            credentials=door.credentials,
             connections=CONNECTIONS,
             request_bytes=REQUEST_BYTES,
         )
@@ -95,7 +105,8 @@ class VsphereSource:
             properties = read_one(content, target, (*VM_PROPERTIES, CHANGE_VERSION))
             if not _same(properties, vm):
                 return None
-            return properties, read_epoch(content, target, str(properties.get(CHANGE_VERSION) or ""))
+            read = read_host_epoch if self._session.is_host else read_epoch
+            return properties, read(content, target, str(properties.get(CHANGE_VERSION) or ""))
         except vmodl.fault.ManagedObjectNotFound:
             return None
 
@@ -126,16 +137,23 @@ class VsphereSource:
         if content.about.instanceUuid != vm.site_uuid:
             raise RetryableError(
                 "ProviderChanged",
-                f"{self._session.site} is another vCenter ({content.about.instanceUuid}) than {vm} was found in ({vm.site_uuid}); "
+                f"{self._session.site} is another one ({content.about.instanceUuid}) than {vm} was found in ({vm.site_uuid}); "
                 "set the provider's url back",
             )
 
-    def _url(self, vm: SourceVm, disk: SourceDisk | None, choice: DiskChoice) -> str:
-        if disk is None:
-            raise TerminalError("DiskGone", f"{vm.name} no longer has the disk {choice.disk_uuid}; plan the VM anew")
-        if choice.path != DATASTORE:
-            raise TerminalError("NotSupported", f"disk {disk.label} of {vm.name}: path {choice.path!r} is not available; use {DATASTORE!r}")
-        return flat_url(self._session.endpoint.authority, disk.backing.file, disk.backing.datacenter_path)
+    def _door(self, vm: SourceVm) -> Door:
+        """Where this VM's disks are read: at the provider's own url, unless a Host manifest is for the host that it is on now."""
+        session = self._session
+        direct = self._doors.of(vm.host_id) if self._doors is not None else None
+        return direct or Door(session.endpoint.authority, session.trust, session.credentials, "")
+
+
+def _url(door: Door, vm: SourceVm, disk: SourceDisk | None, choice: DiskChoice) -> str:
+    if disk is None:
+        raise TerminalError("DiskGone", f"{vm.name} no longer has the disk {choice.disk_uuid}; plan the VM anew")
+    if choice.path != DATASTORE:
+        raise TerminalError("NotSupported", f"disk {disk.label} of {vm.name}: path {choice.path!r} is not available; use {DATASTORE!r}")
+    return flat_url(door.authority, disk.backing.file, door.datacenter_path or disk.backing.datacenter_path)
 
 
 def _same(properties: Mapping[str, Any], vm: VmRef) -> bool:
