@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from reconciler.errors import TerminalError
 
-_DATASTORE_PATH = re.compile(r"\[(?P<datastore>[^\]]+)\] ?(?P<file>[^ ].*)", re.DOTALL)
+_DATASTORE_PATH = re.compile(r"\[(?P<datastore>[^\]]+)\] ?+(?P<file>.+)", re.DOTALL)
 
 
 def split_datastore_path(path: str) -> tuple[str, str]:
