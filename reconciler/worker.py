@@ -20,9 +20,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from reconciler.clock import SystemClock
-from reconciler.core.copyspec import EXIT_AGAIN, EXIT_DONE, EXIT_WRONG, CopyDisk, CopyResult, CopySpec, Reader, Verify
+from reconciler.core.copyspec import EXIT_AGAIN, EXIT_DONE, EXIT_WRONG, CopyDisk, CopyResult, CopySpec, Reader
 from reconciler.errors import ReconcilerError, RetryableError, UserError
 from reconciler.mover.copy import DiskCopy, Job, run_flusher
+from reconciler.mover.intake import Intake, RangeIntake
 from reconciler.mover.local import open_target
 from reconciler.mover.pool import Pool, Stop
 from reconciler.mover.report import Reporter
@@ -31,7 +32,7 @@ from reconciler.wire.auth import FileAuth
 from reconciler.wire.http import HttpRangeReader
 
 if TYPE_CHECKING:
-    from reconciler.ports import Clock, DiskReader
+    from reconciler.ports import Clock
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def run(spec: CopySpec) -> int:
                 copies.append(_open(disk, spec, auth, job, bells[at % len(bells)]))
                 stack.callback(copies[-1].close)
             _run_phase(_copy_pool(copies, job, bells, spec.connections), copies, stop, reporter)
-            if spec.verify is Verify.SOURCE and not stop.requested:
+            if not stop.requested:
                 _check_source(copies, job, spec.connections, reporter)
         except Exception as err:  # the process's boundary: every end has a result line and an exit code
             stop.request(err)
@@ -94,18 +95,18 @@ def run(spec: CopySpec) -> int:
 
 
 def _open(disk: CopyDisk, spec: CopySpec, auth: FileAuth, job: Job, bell: threading.Event) -> DiskCopy:
-    reader = _reader(disk, spec, auth, job.clock)
-    writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block, proven_bytes=disk.resume_bytes)
+    intake = _intake(disk, spec, auth, job.clock)
+    writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block, proven_bytes=disk.kept_bytes)
     try:
-        return DiskCopy(disk, reader, writer, job, bell)
+        return DiskCopy(disk, intake, writer, job, bell)
     except BaseException:
         writer.close()
         raise
 
 
-def _reader(disk: CopyDisk, spec: CopySpec, auth: FileAuth, clock: Clock) -> DiskReader:
+def _intake(disk: CopyDisk, spec: CopySpec, auth: FileAuth, clock: Clock) -> Intake:
     if disk.reader is Reader.HTTP_RANGE:
-        return HttpRangeReader.open(disk.url, disk.capacity_bytes, spec.tls, auth, clock)
+        return RangeIntake(HttpRangeReader.open(disk.url, disk.capacity_bytes, spec.tls, auth, clock))
     raise UserError(
         "ReaderUnknown", f"{disk.label}: this worker has no reader {disk.reader.value!r}; use the image of the reconciler's version"
     )
@@ -126,8 +127,9 @@ def _copy_pool(copies: Sequence[DiskCopy], job: Job, bells: Sequence[threading.E
 
 
 def _check_source(copies: Sequence[DiskCopy], job: Job, connections: int, reporter: Reporter) -> None:
-    checks = [copy.begin_check() for copy in copies]
-    _run_phase(Pool(checks, _lanes(connections), job.stop), copies, job.stop, reporter)
+    checks = [copy.begin_check(stretch) for copy in copies if (stretch := copy.to_check) is not None]
+    if checks:
+        _run_phase(Pool(checks, _lanes(connections), job.stop), copies, job.stop, reporter)
 
 
 def _run_phase(pool: Pool, copies: Sequence[DiskCopy], stop: Stop, reporter: Reporter) -> None:

@@ -8,12 +8,16 @@ Units: bytes, seconds.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from typing import Any
+
+from reconciler.core.ranges import Range, pack, unpack
 
 VERSION = 1
 EXIT_DONE, EXIT_WRONG, EXIT_AGAIN = 0, 65, 75
 TERMINATION_LIMIT_BYTES = 4096  # Kubernetes cuts a termination message there
+RANGES_OF_A_JOB = 65_536  # all disks together: some 300 KiB in the spec, 800 KiB at worst; a Secret may have 1 MiB
 
 
 class Reader(StrEnum):
@@ -47,6 +51,10 @@ class CopyDisk:
 
     resume_bytes: the proven prefix of this round; what lies behind is copied again, without assuming zeros there.
     compare:      the target may hold right bytes already: read both, write what differs, zero what must be zero.
+    ranges:       a delta round: only these (offset, length) are read and written, all else of the target is kept. Normal form of
+                  core/ranges. None = the whole disk; () = nothing to do. What is zero in them is made zero.
+    check:        one stretch (offset, length) that is compared with the source after the copy, and not the whole disk,
+                  whatever `verify` says.
     """
 
     uuid: str
@@ -58,6 +66,18 @@ class CopyDisk:
     block: bool
     resume_bytes: int = 0
     compare: bool = False
+    ranges: tuple[Range, ...] | None = None
+    check: Range | None = None
+
+    @property
+    def kept_bytes(self) -> int:
+        """The target must have at least these bytes already: something in front of their end is neither copied nor made zero."""
+        if self.ranges is None:
+            return self.resume_bytes
+        at = self.capacity_bytes
+        if self.ranges and sum(self.ranges[-1]) == at:
+            at = self.ranges[-1][0]
+        return max(self.resume_bytes, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +95,10 @@ class CopySpec:
     termination_file: str = "/dev/termination-log"
 
     def to_json(self) -> str:
-        return json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True, indent=1)
+        raw = asdict(replace(self, disks=tuple(replace(d, ranges=None) for d in self.disks)))
+        for out, disk in zip(raw["disks"], self.disks, strict=True):
+            out["ranges"] = None if disk.ranges is None else pack(disk.ranges)
+        return json.dumps({"version": VERSION, **raw}, sort_keys=True, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> CopySpec:
@@ -84,18 +107,32 @@ class CopySpec:
         if not isinstance(raw, dict) or raw.pop("version", None) != VERSION:
             raise ValueError(f"copy spec is not version {VERSION}")
         try:
-            disks = tuple(CopyDisk(**{**d, "reader": Reader(d["reader"])}) for d in raw.pop("disks"))
+            disks = tuple(_disk(d) for d in raw.pop("disks"))
             tls = TlsSpec(**raw.pop("tls"))
             return cls(**{**raw, "disks": disks, "tls": tls, "verify": Verify(raw["verify"])})
         except (TypeError, KeyError) as err:
             raise ValueError(f"copy spec: {err}") from err
 
 
+def _disk(raw: dict[str, Any]) -> CopyDisk:
+    ranges, check = raw.get("ranges"), raw.get("check")
+    return CopyDisk(
+        **{
+            **raw,
+            "reader": Reader(raw["reader"]),
+            "ranges": None if ranges is None else unpack(ranges),
+            "check": None if check is None else (int(check[0]), int(check[1])),
+        }
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DiskProgress:
-    """`done_bytes` counts source bytes dealt with (copied + skipped as zero), 0 … capacity; `watermark_bytes` is flushed and proven.
+    """`done_bytes` counts source bytes dealt with (copied + skipped as zero), 0 … `total_bytes`, which is the capacity, or in a delta round
+    the sum of its ranges. `watermark_bytes` is a position in the disk (capacity when all is done): what this round had to do below it is
+    flushed and proven.
 
-    `verified_bytes`: how far the second read of `verify: source` is; it begins when all disks are copied.
+    `verified_bytes`: how much the second read (`verify: source`, or `check`) has compared; it begins when all disks are copied.
     """
 
     uuid: str
@@ -109,7 +146,10 @@ class DiskProgress:
 
 @dataclass(frozen=True, slots=True)
 class DiskResult:
-    """What one disk came to. `readback` is "ok", "no-direct-io: …" (cache could not be passed) or "off"."""
+    """What one disk came to. `readback` is "ok", "no-direct-io: …" (cache could not be passed) or "off".
+
+    `verified_bytes`: how much a second read of the source compared with the target; `sha256` is there when that was the whole disk.
+    """
 
     uuid: str
     done: bool
@@ -122,6 +162,7 @@ class DiskResult:
     readback: str
     crc32c: str | None = None
     sha256: str | None = None
+    verified_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

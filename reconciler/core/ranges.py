@@ -7,7 +7,9 @@ Units: bytes. Shape, unless a function says otherwise: ascending, disjoint, not 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 Range = tuple[int, int]
 
@@ -31,6 +33,16 @@ def coalesce(ranges: Iterable[Range], gap: int) -> list[Range]:
         else:
             out.append((offset, length))
     return out
+
+
+def limit(ranges: Iterable[Range], most: int, gap: int = 0) -> list[Range]:
+    """`coalesce` by `gap`, or by the smallest wider gap that leaves at most `most` ranges. Errors: ValueError for `most` < 1."""
+    if most < 1:
+        raise ValueError(f"cannot put ranges into {most}")
+    out = coalesce(ranges, gap)
+    if len(out) <= most:
+        return out
+    return coalesce(out, sorted(right[0] - sum(left) for left, right in pairwise(out))[len(out) - most - 1])
 
 
 def intersect(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:
@@ -90,3 +102,58 @@ def split(ranges: Iterable[Range], size: int) -> Iterator[Range]:
 
 def total(ranges: Iterable[Range]) -> int:
     return sum(length for _, length in ranges)
+
+
+def pack(ranges: Iterable[Range]) -> str:
+    """Normal ranges as short ASCII text, some 4 characters for a range of a real disk: base64 of variable-length numbers, which are the
+    power of two that divides everything, then gap and length by turns in that unit. Errors: ValueError if they are not normal."""
+    items = list(ranges)
+    everything = 0
+    for offset, length in items:
+        everything |= offset | length
+    shift = max(0, (everything & -everything).bit_length() - 1)
+    out = bytearray()
+    _put(out, shift)
+    at = -1
+    for offset, length in items:
+        if offset <= at or length <= 0 or offset < 0:
+            raise ValueError(f"range ({offset}, {length}) is out of order, empty or negative")
+        _put(out, offset - max(at, 0) >> shift)
+        _put(out, length >> shift)
+        at = offset + length
+    return base64.b64encode(out).decode("ascii")
+
+
+def unpack(text: str) -> tuple[Range, ...]:
+    """What `pack` was given. Errors: ValueError for anything else."""
+    numbers = list(_get(base64.b64decode(text, validate=True)))
+    if not len(numbers) % 2 or numbers[0] > 63:
+        raise ValueError("packed ranges are cut short or have no sensible unit")
+    shift, at = numbers[0], 0
+    out: list[Range] = []
+    for gap, length in zip(numbers[1::2], numbers[2::2], strict=True):
+        if not length or (out and not gap):
+            raise ValueError("packed ranges touch or are empty")
+        out.append((at + (gap << shift), length << shift))
+        at = sum(out[-1])
+    return tuple(out)
+
+
+def _put(out: bytearray, number: int) -> None:
+    """Seven bits a byte, the lowest first; the top bit says that more follow."""
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+
+
+def _get(data: bytes) -> Iterator[int]:
+    number = shift = 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number = shift = 0
+    if shift:
+        raise ValueError("packed ranges end within a number")

@@ -12,16 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reconciler.core import ranges
 from reconciler.core.copyspec import CopyDisk, DiskProgress, DiskResult, Verify
 from reconciler.errors import TerminalError
-from reconciler.mover.ledger import Chunk, Landed, Ledger, plan
+from reconciler.mover.intake import Intake
+from reconciler.mover.ledger import Chunk, Landed, Ledger
 from reconciler.mover.pool import Stop
 from reconciler.mover.throttle import Throttle
 from reconciler.mover.verify import SourceCheck, prove_readback
 from reconciler.mover.zeroes import differing, is_zero, runs
 
 if TYPE_CHECKING:
-    from reconciler.ports import Clock, DiskReader, DiskWriter
+    from reconciler.ports import Clock, DiskWriter
 
 _PATIENCE_S = 0.5  # how long a lane or flusher waits before it looks at the stop again
 
@@ -38,17 +40,19 @@ class Job:
 
 
 class DiskCopy:
-    """Takes over reader and writer; `close` closes both. `bell` wakes its flusher.
+    """Takes over intake and writer; `close` closes both. `bell` wakes its flusher.
 
-    Errors: TerminalError SpecInvalid for a watermark outside the disk.
+    Errors: TerminalError SpecInvalid for a watermark, a range or a stretch outside the disk.
     """
 
-    def __init__(self, disk: CopyDisk, reader: DiskReader, writer: DiskWriter, job: Job, bell: threading.Event) -> None:
-        if not 0 <= disk.resume_bytes <= disk.capacity_bytes:
-            raise TerminalError("SpecInvalid", f"{disk.label}: resume at {disk.resume_bytes} is outside the disk")
-        self.disk, self.reader, self.writer, self.job, self.bell = disk, reader, writer, job, bell
-        chunks = plan(disk.resume_bytes, disk.capacity_bytes, reader.data_ranges(), job.request_bytes)
-        self.ledger = Ledger(chunks, disk.resume_bytes, disk.capacity_bytes, job.clock)
+    def __init__(self, disk: CopyDisk, intake: Intake, writer: DiskWriter, job: Job, bell: threading.Event) -> None:
+        _validate(disk)
+        self.disk, self.intake, self.writer, self.job, self.bell = disk, intake, writer, job, bell
+        chunks = intake.chunks(disk, job.request_bytes)
+        wanted = ((0, disk.capacity_bytes),) if disk.ranges is None else disk.ranges
+        self.begun_at = ranges.total(ranges.clip(wanted, 0, disk.resume_bytes))
+        total = ranges.total(wanted)
+        self.ledger = Ledger(chunks, disk.resume_bytes, disk.capacity_bytes, job.clock, done=self.begun_at, total=total)
         self.started_at = job.clock.monotonic()
         self.ended_at: float | None = None
         self.check: SourceCheck | None = None
@@ -68,22 +72,34 @@ class DiskCopy:
         self.writer.flush()
         if self.job.verify is not Verify.NONE:
             prove_readback(self.writer, self.disk.label, landed)
-        self.ledger.prove(upto)
+        self.ledger.prove(upto, landed)
         if self.ledger.complete:
             self.ended_at = self.job.clock.monotonic()
 
     def progress(self, rate_bytes_per_s: float) -> DiskProgress:
-        books, verified = self.ledger, self.check.checked if self.check else 0
-        return DiskProgress(self.disk.uuid, books.capacity, books.done, books.zeroed, books.watermark, round(rate_bytes_per_s), verified)
+        books = self.ledger
+        mark = books.watermark if self.intake.resumable or books.complete else 0
+        return DiskProgress(self.disk.uuid, books.total, books.done, books.zeroed, mark, round(rate_bytes_per_s), self.verified)
+
+    @property
+    def verified(self) -> int:
+        return self.check.checked if self.check else 0
 
     @property
     def moved(self) -> int:
         """Grows with every byte dealt with, in both reads."""
-        return self.ledger.done + (self.check.checked if self.check else 0)
+        return self.ledger.done + self.verified
 
-    def begin_check(self) -> SourceCheck:
+    @property
+    def to_check(self) -> tuple[int, int] | None:
+        """The stretch that is to be compared with the source."""
+        whole = (0, self.disk.capacity_bytes) if self.job.verify is Verify.SOURCE else None
+        return self.disk.check or whole
+
+    def begin_check(self, stretch: tuple[int, int]) -> SourceCheck:
         """The second read, when all of the first is flushed."""
-        self.check = SourceCheck(self.disk, self.reader, self.writer, self.job.throttle, self.job.stop, self.job.request_bytes)
+        job = self.job
+        self.check = SourceCheck(self.disk, stretch, self.intake, self.writer, job.throttle, job.stop, job.request_bytes)
         return self.check
 
     def result(self) -> DiskResult:
@@ -99,11 +115,22 @@ class DiskCopy:
             reader=self.disk.reader.value,
             readback="off" if self.job.verify is Verify.NONE else self.writer.readback_mode,
             sha256=self.check.sha256 if self.check else None,
+            verified_bytes=self.verified,
         )
 
     def close(self) -> None:
-        self.reader.close()
+        self.intake.close()
         self.writer.close()
+
+
+def _validate(disk: CopyDisk) -> None:
+    end, extents = disk.capacity_bytes, list(disk.ranges or ())
+    if not 0 <= disk.resume_bytes <= end:
+        raise TerminalError("SpecInvalid", f"{disk.label}: resume at {disk.resume_bytes} is outside the disk")
+    if extents != ranges.clip(extents, 0, end):
+        raise TerminalError("SpecInvalid", f"{disk.label}: its ranges are out of order, touch each other, or lie outside the disk")
+    if disk.check is not None and ranges.clip([disk.check], 0, end) != [disk.check]:
+        raise TerminalError("SpecInvalid", f"{disk.label}: the stretch to check, {disk.check}, is empty or outside the disk")
 
 
 class CopyLane:
@@ -111,7 +138,7 @@ class CopyLane:
 
     def __init__(self, copy: DiskCopy) -> None:
         self._copy = copy
-        self._reader = copy.reader.clone()
+        self._hold = copy.intake.open()
         self._view = memoryview(bytearray(copy.job.request_bytes))
         self._target = memoryview(bytearray(copy.job.request_bytes if copy.disk.compare else 0))
 
@@ -119,6 +146,7 @@ class CopyLane:
         copy = self._copy
         chunk = copy.ledger.take(_PATIENCE_S)
         if chunk is None:
+            copy.bell.set()  # what is behind the last chunk needs no more than a flush
             return not copy.ledger.handed_out
         landed = self._clear(chunk) if chunk.zero else self._carry(chunk)
         if copy.ledger.land(landed):
@@ -126,7 +154,7 @@ class CopyLane:
         return True
 
     def close(self) -> None:
-        self._reader.close()
+        self._hold.close()
 
     def _clear(self, chunk: Chunk) -> Landed:
         if not self._copy.writer.fresh:
@@ -136,7 +164,7 @@ class CopyLane:
     def _carry(self, chunk: Chunk) -> Landed:
         copy, view = self._copy, self._view[: chunk.length]
         copy.job.throttle.take(chunk.length)
-        self._reader.read_into(chunk.offset, view)
+        self._hold.fetch(chunk, view)
         if copy.disk.compare and not copy.writer.fresh:
             return self._write_differences(chunk, view)
         crc = None

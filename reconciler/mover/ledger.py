@@ -62,6 +62,12 @@ def plan(start: int, capacity: int, data: Iterable[tuple[int, int]] | None, requ
     yield from _cut(at, capacity, _ZERO_CHUNK_BYTES, zero=True)
 
 
+def plan_only(ranges: Iterable[tuple[int, int]], request_bytes: int) -> Iterator[Chunk]:
+    """Read these and nothing else, whatever they hold. Normal form."""
+    for offset, length in ranges:
+        yield from _cut(offset, offset + length, request_bytes, zero=False)
+
+
 def _cut(at: int, end: int, size: int, *, zero: bool) -> Iterator[Chunk]:
     while at < end:
         step = min(end, at - at % size + size) - at
@@ -70,28 +76,29 @@ def _cut(at: int, end: int, size: int, *, zero: bool) -> Iterator[Chunk]:
 
 
 class Ledger:
-    """Numbers are read without the lock for display only."""
+    """The chunks come in ascending order, and may leave gaps that nobody has to deal with: the watermark jumps over them.
 
-    def __init__(self, chunks: Iterator[Chunk], start: int, capacity: int, clock: Clock) -> None:
+    Numbers are read without the lock for display only. `done` and `total`: of the bytes to deal with; by default the whole disk's.
+    """
+
+    def __init__(self, chunks: Iterator[Chunk], start: int, capacity: int, clock: Clock, *, done: int, total: int) -> None:
         self._chunks = chunks
-        self._next = next(chunks, None)
+        self._turn = threading.Lock()  # a stream's next chunk may take its time, and the flusher must not wait for it
         self._clock = clock
         self._cond = threading.Condition()
-        self._ended: dict[int, int] = {}  # offset -> end of chunks that landed beyond the prefix
+        self._out: dict[int, int] = {}  # handed out and not landed, ascending: offset -> bytes handed out before it
+        self._given = self._proven = 0  # bytes handed out, and how many of them are proven
+        self._all_given = False
+        self._last = start
         self._unproven: list[Landed] = []
-        self._prefix = start
         self._flushed_at = clock.monotonic()
         self.capacity, self.watermark = capacity, start
-        self.done = start
+        self.done, self.total = done, total
         self.read = self.written = self.zeroed = self.requests = 0
 
     @property
     def handed_out(self) -> bool:
-        return self._next is None
-
-    @property
-    def landed(self) -> bool:
-        return self._prefix == self.capacity
+        return self._all_given
 
     @property
     def complete(self) -> bool:
@@ -99,22 +106,34 @@ class Ledger:
 
     def take(self, patience_s: float) -> Chunk | None:
         """The next chunk; None when nothing may be handed out (all is, or the run-ahead is used up for `patience_s`)."""
-        with self._cond:
-            if not self._cond.wait_for(self._may_take, patience_s) or self._next is None:
-                return None
-            chunk, self._next = self._next, next(self._chunks, None)
-            return chunk
+        with self._turn:
+            with self._cond:
+                if self._all_given or not self._cond.wait_for(self._may_take, patience_s):
+                    return None
+            chunk = next(self._chunks, None)
+            with self._cond:
+                if chunk is None:
+                    self._all_given = True
+                    return None
+                self._out[chunk.offset] = self._given
+                self._given += chunk.length
+                self._last = chunk.end
+                return chunk
 
     def _may_take(self) -> bool:
-        return self._next is None or self._next.end <= self.watermark + RUN_AHEAD_BYTES
+        return self._given - self._proven < RUN_AHEAD_BYTES
+
+    def _prefix(self) -> tuple[int, int]:
+        """(position, bytes handed out below it) of the first thing that has not landed."""
+        if self._out:
+            return next(iter(self._out.items()))
+        return self.capacity if self._all_given else self._last, self._given
 
     def land(self, landed: Landed) -> bool:
         """Book a chunk whose writes have returned. True when a flush is due."""
         chunk = landed.chunk
         with self._cond:
-            self._ended[chunk.offset] = chunk.end
-            while (end := self._ended.pop(self._prefix, None)) is not None:
-                self._prefix = end
+            del self._out[chunk.offset]
             self._unproven.append(landed)
             self.done += chunk.length
             self.written += landed.written_bytes
@@ -125,24 +144,26 @@ class Ledger:
             return self._due()
 
     def _due(self) -> bool:
-        behind = self._prefix - self.watermark
-        if behind <= 0:
+        position, given = self._prefix()
+        if position <= self.watermark:
             return False
-        return behind >= FLUSH_BYTES or self.landed or self._clock.monotonic() - self._flushed_at >= FLUSH_S
+        waited = self._clock.monotonic() - self._flushed_at >= FLUSH_S
+        return given - self._proven >= FLUSH_BYTES or position == self.capacity or (waited and given > self._proven)
 
     def begin_flush(self, *, force: bool = False) -> tuple[int, list[Landed]] | None:
         """(end of the prefix, its chunks in ascending order) if a flush is due, or if forced and there is anything to flush."""
         with self._cond:
-            if not self._due() and not (force and self._prefix > self.watermark):
+            upto, _ = self._prefix()
+            if not self._due() and not (force and upto > self.watermark):
                 return None
-            upto = self._prefix
             inside = sorted((c for c in self._unproven if c.chunk.end <= upto), key=lambda c: c.chunk.offset)
             self._unproven = [c for c in self._unproven if c.chunk.end > upto]
             return upto, inside
 
-    def prove(self, upto: int) -> None:
-        """Call after the flush has returned and what the target returns was compared."""
+    def prove(self, upto: int, inside: Iterable[Landed]) -> None:
+        """Call with what `begin_flush` gave, after the flush has returned and what the target returns was compared."""
         with self._cond:
             self.watermark = upto
+            self._proven += sum(item.chunk.length for item in inside)
             self._flushed_at = self._clock.monotonic()
             self._cond.notify_all()

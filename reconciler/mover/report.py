@@ -41,9 +41,9 @@ class Reporter:
         now = self._clock.monotonic()
         done, marks = [c.moved for c in copies], [c.ledger.watermark for c in copies]
         if self._at is None:
-            self._at, self._done = now, [c.disk.resume_bytes for c in copies]
+            self._at, self._done = now, [c.begun_at for c in copies]
         passed = now - self._at
-        step = sum(done) - sum(self._done) >= sum(c.ledger.capacity for c in copies) // 100
+        step = sum(done) - sum(self._done) >= sum(c.ledger.total for c in copies) // 100
         if not (force or passed >= _LINE_S or marks != self._marks or (step and passed > 0)):
             return
         rates = [(new - old) / passed if passed > 0 else 0.0 for new, old in zip(done, self._done, strict=True)]

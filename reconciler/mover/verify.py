@@ -1,7 +1,8 @@
 """Proof that the target returns what was sent.
 
 `readback`: each flushed chunk, read past the page cache where the target allows it, against the CRC-32 (zlib) of what was sent.
-`source`:   after the copy, the whole source again against the whole target, byte by byte, and the SHA-256 that both then have.
+`source`:   after the copy, the source again against the target, byte by byte: the whole disk, with the SHA-256 that both then have, or the
+            one stretch of it that this warm round has to prove.
 What it is not: a repair. A mismatch is an error that names disk and offset; nothing is marked.
 """
 
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.copyspec import CopyDisk
 from reconciler.errors import TerminalError
-from reconciler.mover.ledger import Chunk, Landed, plan
+from reconciler.mover.intake import Intake
+from reconciler.mover.ledger import Chunk, Landed
 from reconciler.mover.pool import Stop
 from reconciler.mover.throttle import Throttle
 from reconciler.mover.zeroes import differing, is_zero
 
 if TYPE_CHECKING:
-    from reconciler.ports import DiskReader, DiskWriter
+    from reconciler.ports import DiskWriter
 
 _ZERO_READ_BYTES = 1 << 20
 
@@ -58,49 +60,57 @@ def _mismatch(label: str, start: int, end: int) -> TerminalError:
 
 
 class SourceCheck:
-    """The second read of one disk, as Work for the pool. `sha256` is set when all of it was equal."""
+    """The second read of a stretch of one disk, as Work for the pool. `sha256` is set when all of the disk was equal."""
 
-    def __init__(self, disk: CopyDisk, reader: DiskReader, writer: DiskWriter, throttle: Throttle, stop: Stop, request_bytes: int) -> None:
-        self.disk, self.reader, self.writer = disk, reader, writer
+    def __init__(
+        self,
+        disk: CopyDisk,
+        stretch: tuple[int, int],
+        intake: Intake,
+        writer: DiskWriter,
+        throttle: Throttle,
+        stop: Stop,
+        request_bytes: int,
+    ) -> None:
+        self.disk, self.intake, self.writer = disk, intake, writer
         self.throttle, self.stop, self.request_bytes = throttle, stop, request_bytes
-        self._chunks = plan(0, disk.capacity_bytes, None, request_bytes)
-        self._next = next(self._chunks, None)
+        self._begin = stretch[0]
+        self._chunks = intake.recheck(stretch, request_bytes)
+        self._take = threading.Lock()
         self._turn = threading.Condition()
         self._hash = hashlib.sha256()
+        self.handed_out = False
         self.checked = 0
 
     @property
     def sha256(self) -> str | None:
         return self._hash.hexdigest() if self.checked == self.disk.capacity_bytes else None
 
-    @property
-    def handed_out(self) -> bool:
-        return self._next is None
-
     def open_lane(self) -> CheckLane:
         return CheckLane(self)
 
     def take(self) -> Chunk | None:
-        with self._turn:
-            chunk, self._next = self._next, next(self._chunks, None)
+        with self._take:
+            chunk = next(self._chunks, None)
+            self.handed_out = chunk is None
             return chunk
 
     def digest(self, chunk: Chunk, view: memoryview) -> None:
         """Hashing is in order: wait until all before `chunk` are in. The lane with the lowest chunk never waits."""
         with self._turn:
-            while not self._turn.wait_for(lambda: self.checked == chunk.offset, 0.5):
+            while not self._turn.wait_for(lambda: self._begin + self.checked == chunk.offset, 0.5):
                 if self.stop.requested:
                     return
         self._hash.update(view)
         with self._turn:
-            self.checked = chunk.end
+            self.checked += chunk.length
             self._turn.notify_all()
 
 
 class CheckLane:
     def __init__(self, check: SourceCheck) -> None:
         self._check = check
-        self._reader = check.reader.clone()
+        self._hold = check.intake.open()
         self._source = memoryview(bytearray(check.request_bytes))
         self._target = memoryview(mmap.mmap(-1, check.request_bytes))
 
@@ -110,7 +120,7 @@ class CheckLane:
             return False
         source, target = self._source[: chunk.length], self._target[: chunk.length]
         check.throttle.take(chunk.length)
-        self._reader.read_into(chunk.offset, source)
+        self._hold.fetch(chunk, source)
         check.writer.read_back(chunk.offset, target)
         for start, _ in differing(source, target):
             text = f"{check.disk.label}: source and target differ in the block at {chunk.offset + start}; copy again"
@@ -119,4 +129,4 @@ class CheckLane:
         return True
 
     def close(self) -> None:
-        self._reader.close()
+        self._hold.close()

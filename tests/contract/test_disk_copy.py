@@ -15,6 +15,7 @@ from reconciler.core.copyspec import CopyDisk, Reader, TlsSpec, Verify
 from reconciler.errors import ReconcilerError, TerminalError
 from reconciler.mover import ledger
 from reconciler.mover.copy import DiskCopy, Job, run_flusher
+from reconciler.mover.intake import RangeIntake
 from reconciler.mover.local import open_target
 from reconciler.mover.pool import Pool, Stop
 from reconciler.mover.throttle import Throttle
@@ -57,12 +58,12 @@ class Copying:
         """One disk to the end. Raises what stopped it."""
         disk, stop, bell = disk or self.disk(), Stop(), threading.Event()
         job = Job(SystemClock(), stop, Throttle(None, SystemClock()), REQUEST, verify)
-        writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block, proven_bytes=disk.resume_bytes)
+        writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block, proven_bytes=disk.kept_bytes)
         try:
-            copy = DiskCopy(disk, reader or self.reader(), wrap(writer), job, bell)
+            copy = DiskCopy(disk, RangeIntake(reader or self.reader()), wrap(writer), job, bell)
             finish(Pool([copy], lanes, stop, [lambda: run_flusher([copy], job, bell)]), stop)
-            if verify is Verify.SOURCE:
-                finish(Pool([copy.begin_check()], lanes, stop), stop)
+            if (stretch := copy.to_check) is not None:
+                finish(Pool([copy.begin_check(stretch)], lanes, stop), stop)
         finally:
             writer.close()
         return copy
@@ -363,8 +364,8 @@ class TestWatermark:
         power: list[LosesPower] = []
         real = ledger.Ledger.prove
 
-        def watch(books: ledger.Ledger, upto: int) -> None:
-            real(books, upto)
+        def watch(books: ledger.Ledger, upto: int, inside: list[ledger.Landed]) -> None:
+            real(books, upto, inside)
             with power[0].lock:
                 assert power[0].medium[: books.watermark] == copying.data[: books.watermark]
             seen.append(books.watermark)
@@ -416,7 +417,9 @@ class TestManyDisks:
         for at in range(5):
             path = copying.folder / f"disk{at}.img"
             disk = copying.disk(uuid=str(at), target=str(path))
-            copies.append(DiskCopy(disk, Counting(copying.reader(), count), open_target(path, SIZE, block=False), job, bells[at % 2]))
+            copies.append(
+                DiskCopy(disk, RangeIntake(Counting(copying.reader(), count)), open_target(path, SIZE, block=False), job, bells[at % 2])
+            )
         flushers = [lambda at=at: run_flusher(copies[at::2], job, bells[at]) for at in range(2)]  # type: ignore[misc]
         finish(Pool(copies, 3, stop, flushers), stop)
         assert count.most == 3
@@ -438,7 +441,7 @@ class TestManyDisks:
             path = copying.folder / f"disk{at}.img"
             writer: DiskWriter = open_target(path, SIZE, block=False)
             disk = copying.disk(uuid=str(at), target=str(path))
-            copies.append(DiskCopy(disk, copying.reader(), writer if at else Full(writer), job, bell))
+            copies.append(DiskCopy(disk, RangeIntake(copying.reader()), writer if at else Full(writer), job, bell))
         with pytest.raises(TerminalError, match="TargetFull"):
             finish(Pool(copies, 3, stop, [lambda: run_flusher(copies, job, bell)]), stop)
         assert not copies[0].result().done and copies[0].ledger.watermark == 0
