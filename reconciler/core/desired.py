@@ -76,6 +76,17 @@ class ProviderSpec:
     secret: ObjectRef | None
     settings: Mapping[str, str]
     place: Place
+    hosts: tuple[HostSpec, ...] = ()  # its Host manifests, joined by resolve
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    ref: ObjectRef
+    place: Place
+    provider: ObjectRef | None
+    host: InventoryRef
+    ip_address: str
+    secret: ObjectRef | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +188,9 @@ class PlanSpec:
     shutdown_timeout_s: float = 600.0
     copy_stall_s: float = 900.0
     bandwidth_bytes_per_s: int | None = None
+    enable_tracking: bool = False
+    precopy_interval_s: float | None = None  # None: ForkliftController's
+    downtime_budget_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,16 +209,6 @@ class MigrationSpec:
 class HookSpec:
     ref: ObjectRef
     place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class HostSpec:
-    ref: ObjectRef
-    place: Place
-    provider: ObjectRef | None
-    host: InventoryRef
-    ip_address: str
-    secret: ObjectRef | None
 
 
 @dataclass(frozen=True, slots=True)
