@@ -13,6 +13,7 @@ from reconciler import credentials
 from reconciler.clock import SystemClock
 from reconciler.core.desired import Place, ProviderSpec
 from reconciler.core.model import ObjectRef, Platform, Secret
+from reconciler.core.target import Instance
 from reconciler.drivers import registry
 from reconciler.engine.loop import Engine, Rules
 from reconciler.engine.publish import Pace
@@ -40,12 +41,13 @@ class Drivers:
         self._wakes: dict[ObjectRef, Wake] = {}
 
     def source(self, provider: ProviderSpec) -> SourceDriver:
-        driver: SourceDriver = registry.source_factory(provider.platform)(provider, self._secret(provider), self._clock)
+        hosts = {"read_secret": self._read_secret} if provider.hosts else {}  # only vsphere has them
+        driver: SourceDriver = registry.source_factory(provider.platform)(provider, self._secret(provider), self._clock, **hosts)
         return driver
 
-    def target(self, provider: ProviderSpec) -> TargetDriver:
+    def target(self, provider: ProviderSpec, instance: Instance) -> TargetDriver:
         secret = self._secret(provider) if provider.secret is not None else None
-        driver = self._connect_target(provider, secret)
+        driver = self._connect_target(provider, secret, instance)
         if self._notify is not None:
             self.release(provider.ref)
             self._wakes[provider.ref] = self._connect_wake(provider, secret, self._notify)
@@ -54,10 +56,10 @@ class Drivers:
     def fingerprint(self, provider: ProviderSpec) -> str:
         return credentials.fingerprint(self._secret(provider))
 
-    def _connect_target(self, provider: ProviderSpec, secret: Mapping[str, Secret] | None) -> TargetDriver:
+    def _connect_target(self, provider: ProviderSpec, secret: Mapping[str, Secret] | None, instance: Instance) -> TargetDriver:
         settings = self._settings
         driver: TargetDriver = registry.target_factory(provider.platform)(
-            provider, secret, kubeconfig=settings.kubeconfig, settings=self._target_settings(), clock=self._clock
+            provider, secret, kubeconfig=settings.kubeconfig, settings=self._target_settings(), clock=self._clock, instance=instance
         )
         return driver
 
@@ -77,11 +79,14 @@ class Drivers:
     def _secret(self, provider: ProviderSpec) -> dict[str, Secret]:
         if provider.secret is None:
             return {}
-        return dict(credentials.read(provider.secret, self._settings.credentials_dir, self._from_cluster))
+        return dict(self._read_secret(provider.secret))
+
+    def _read_secret(self, ref: ObjectRef) -> Mapping[str, Secret]:
+        return credentials.read(ref, self._settings.credentials_dir, self._from_cluster)
 
     def _from_cluster(self, namespace: str, name: str) -> dict[str, Secret] | None:
         if self._home is None:
-            self._home = self._connect_target(HOME, None)
+            self._home = self._connect_target(HOME, None, Instance())
         found = self._home.read_secret(namespace, name)
         return dict(found) if found is not None else None
 

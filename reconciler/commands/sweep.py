@@ -57,6 +57,7 @@ def run(settings: Settings, *, everywhere: bool, delete: bool, format: Format, c
 
 def look(desired: Desired, records: Records, sites: Sites, repo: StatusRepo, everywhere: bool) -> list[Leftover]:
     """Every target once, though two Providers may lead there."""
+    sites.use(desired.providers, records.instance)
     found: dict[tuple[str, str, str, str], Leftover] = {}
     for provider in desired.providers.values():
         if provider.platform != Platform.OPENSHIFT:

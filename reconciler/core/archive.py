@@ -19,7 +19,7 @@ from reconciler.core.desired import Desired, PlanSpec
 from reconciler.core.examine import Finding
 from reconciler.core.model import Known, ObjectRef, Power, Result
 from reconciler.core.record import Category, Condition, FrozenVm, IntentKind, Records, VmRecord
-from reconciler.core.target import TargetInventory, TargetVm, Volume
+from reconciler.core.target import Owner, TargetInventory, TargetVm, Volume
 from reconciler.core.view import Observed, owner_of
 
 BLOCKED = "ArchiveBlocked"  # condition of an ended VM whose leftovers the target refuses to give up; a commit tries again
@@ -73,7 +73,7 @@ def advance(
     for plan, left in ended.items():
         settled = [(_settled(v, memory.outcomes.get(v.key), desired, now), f) for v, f in left]
         vms.update((v.key, v) for v, _ in settled)
-        debts = [_debt(v, f, desired, observed, records.commit) for v, f in settled]
+        debts = [_debt(v, f, desired, observed, records) for v, f in settled]
         owed = [d for d in debts if d.act is not None or d.wait]
         # Nothing is there any more: what was declared is done, though whoever did it may not have lived to say so.
         vms.update((d.record.key, story.close(d.record, IntentKind.DELETE_TARGET, now)) for d in debts if d not in owed)
@@ -123,7 +123,7 @@ def _ended(plans: Iterable[PlanSpec], records: Records) -> dict[ObjectRef, list[
 # ---- one VM -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _debt(record: VmRecord, frozen: FrozenVm, desired: Desired, observed: Observed, commit: str) -> Debt:
+def _debt(record: VmRecord, frozen: FrozenVm, desired: Desired, observed: Observed, records: Records) -> Debt:
     if frozen.destination not in desired.providers:
         return Debt(record, wait=f"Provider {frozen.destination}, where {record.name} may have left objects, is gone; put it back")
     seen = observed.targets.get(frozen.destination)
@@ -132,16 +132,16 @@ def _debt(record: VmRecord, frozen: FrozenVm, desired: Desired, observed: Observ
         return Debt(record, wait=f"Provider {frozen.destination} cannot be looked at{why}")
     if seen.value.site.uuid != frozen.target_site_uuid:
         return Debt(record, wait=f"Provider {frozen.destination} now leads to another cluster than run {record.run} used; correct its url")
-    debt = _on_target(record, frozen, seen.value, commit)
+    debt = _on_target(record, frozen, seen.value, owner_of(record, records.commit, records.instance))
     if debt.act is not None and _blocked(record, desired):
         why = next(c.message for c in record.conditions if c.type == BLOCKED)
         return Debt(record, wait=why, blocked=True)
     return debt
 
 
-def _on_target(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, commit: str) -> Debt:
+def _on_target(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, owner: Owner) -> Debt:
     """Writers first, then the reserved VM, then disks; each is gone before the next is begun."""
-    run, site, owner = str(record.run), frozen.destination, owner_of(record, commit)
+    run, site = str(record.run), frozen.destination
     jobs = [j for j in inventory.jobs if (j.migration, j.vm) == (run, record.slug)]
     for job in jobs:
         if not job.deleting:
@@ -158,7 +158,7 @@ def _on_target(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, c
         if vm.deleting:
             return Debt(record, wait=f"VirtualMachine {vm.name} is going")
         return Debt(record, DropTargetVm(record.key, site, vm.namespace, vm.name, owner), f"reserved VirtualMachine {vm.name} goes")
-    return _disks(record, frozen, inventory, commit)
+    return _disks(record, frozen, inventory, owner)
 
 
 def _reserved(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, source: str) -> TargetVm | None:
@@ -171,7 +171,7 @@ def _reserved(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, so
     return None
 
 
-def _disks(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, commit: str) -> Debt:
+def _disks(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, owner: Owner) -> Debt:
     source = record.source
     machines = {vm.uid for vm in inventory.vms}
     kept_by = {vm.namespace for vm in inventory.vms if (vm.namespace, vm.name) == (frozen.namespace, frozen.name)}
@@ -188,7 +188,7 @@ def _disks(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, commi
         return Debt(record, wait=f"a pod may still write to the disks of {record.name}")
     names = tuple(v.name for v in mine if not v.deleting)
     if names:
-        act = DropVolumes(record.key, frozen.destination, frozen.namespace, names, owner_of(record, commit))
+        act = DropVolumes(record.key, frozen.destination, frozen.namespace, names, owner)
         return Debt(record, act, f"{len(names)} target disk(s) of {record.name} go")
     return Debt(record, wait=f"target disks of {record.name} are going") if mine else Debt(record)
 
@@ -206,7 +206,7 @@ def standing(plan: PlanSpec, desired: Desired, observed: Observed, records: Reco
     if active is not None:
         text = f"the plan is not archived while run {active.run} is under way; the run goes on"
         return (Finding("ArchiveWaits", Category.WARN, "Started", text, "let the run end, or cancel it in the Migration"),)
-    debts = [_debt(v, f, desired, observed, records.commit) for v, f in _ended((plan,), records)[plan.ref]]
+    debts = [_debt(v, f, desired, observed, records) for v, f in _ended((plan,), records)[plan.ref]]
     blocked = [d.wait for d in debts if d.blocked]
     texts = blocked or list(dict.fromkeys(d.wait for d in debts if d.wait))
     category = Category.CRITICAL if blocked else Category.WARN

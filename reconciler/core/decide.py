@@ -191,6 +191,7 @@ def _view(
         acted=memory.acted.get(record.key, frozenset()),
         now=now,
         commit=records.commit,
+        instance=records.instance,
     )
     if isinstance(target, Known) and view.jobs:
         job = view.jobs[-1]
@@ -245,7 +246,8 @@ def _walk(draft: Draft, run: RunRecord, view: View, backoff: Backoff | None, now
         if not (record.unwinding and step.phase is Phase.COMPLETED):
             record = story.enter(record, step.phase, now)
         if isinstance(move, Reach) and move.result is None:
-            record = replace(record, milestone=move.milestone, epoch=move.epoch or record.epoch, message=move.message)
+            epoch, tried = move.epoch or record.epoch, move.tried or record.tried
+            record = replace(record, milestone=move.milestone, epoch=epoch, tried=tried, message=move.message)
             _keep_claim(draft, record)
             view = replace(view, record=record, outcome=None)
             continue

@@ -14,7 +14,7 @@ from enum import StrEnum
 from reconciler.core.copyspec import Verify
 from reconciler.core.desired import ShutdownPolicy
 from reconciler.core.model import Milestone, Mode, ObjectRef, Power, Result, VmRef
-from reconciler.core.target import Placement, TargetVmSpec, VolumeMode
+from reconciler.core.target import Instance, Placement, TargetVmSpec, VolumeMode
 
 
 class Category(StrEnum):
@@ -147,6 +147,9 @@ class FrozenVm:
     copy_stall_s: float
     delete_on_fail: bool
     bandwidth_bytes_per_s: int | None = None
+    enable_tracking: bool = False
+    precopy_interval_s: float | None = None
+    downtime_budget_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,28 @@ class DiskRecord:
     readback: str = ""
     crc32c: str = ""
     sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One pre-copy round of a warm run, or its final copy. `snapshot`: the platform's id, once ours was seen with its change ids.
+
+    change_ids: disk uuid -> change id of that snapshot. doubts: disk uuid -> why it is compared in full. `abandoned`: why nothing of it
+    counts. Units: bytes, seconds of the copy itself.
+    """
+
+    number: int
+    started: datetime
+    final: bool = False
+    snapshot: str = ""
+    epoch: str = ""
+    change_ids: Mapping[str, str] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    ended: datetime | None = None
+    abandoned: str = ""
+    read_bytes: int = 0
+    written_bytes: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +234,10 @@ class VmRecord:
     phases: tuple[PhaseTime, ...] = ()
     disks: tuple[DiskRecord, ...] = ()
     frozen: FrozenVm | None = None
+    rounds: tuple[RoundRecord, ...] = ()
+    base_unreadable: str = ""  # why the frozen base cannot be read while the guest runs, once that was seen
+    next_round_at: datetime | None = None
+    tried: str = ""  # the volumes (View.trial) that a pod was seen to open; others are tried anew
 
     @property
     def was_on(self) -> bool:
@@ -281,3 +310,4 @@ class Records:
     claims: Mapping[tuple[str, str], Claim] = field(default_factory=dict)
     statuses: Mapping[tuple[str, ObjectRef], ObjectStatus] = field(default_factory=dict)
     archived: frozenset[ObjectRef] = frozenset()  # plans with an archive
+    instance: Instance = field(default_factory=Instance)  # `instance.yaml`; without an id until the first publish

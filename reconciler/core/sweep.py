@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from reconciler.core.actions import Action, DropBinder, DropCopy, DropTargetVm, DropVolumes, VmKey
 from reconciler.core.model import Milestone, ObjectRef, Power, Result
 from reconciler.core.record import Records, VmRecord
-from reconciler.core.target import Binder, Job, Owner, TargetInventory, TargetVm, Volume
+from reconciler.core.target import Binder, Instance, Job, Owner, TargetInventory, TargetVm, Volume
 
 Thing = Job | Binder | TargetVm | Volume
 _KINDS = {Job: "Job", Binder: "Pod", TargetVm: "VirtualMachine", Volume: "PersistentVolumeClaim"}
@@ -51,7 +51,7 @@ def leftovers(site: ObjectRef, inventory: TargetInventory, records: Records, his
         if why is None:
             continue
         hindrance = _hindrance(thing, inventory, history)
-        action = _removal(site, thing) if not hindrance else None
+        action = _removal(site, thing, records.instance) if not hindrance else None
         found.append(Leftover(site, _KINDS[type(thing)], thing.namespace, thing.name, thing.migration, why, action, hindrance))
     return tuple(found)
 
@@ -130,11 +130,11 @@ def _hindrance(thing: Thing, inventory: TargetInventory, history: frozenset[str]
             return ""
 
 
-def _removal(site: ObjectRef, thing: Thing) -> Action:
+def _removal(site: ObjectRef, thing: Thing, us: Instance) -> Action:
     namespace, name = thing.migration.split("/", 1)
     slug = thing.vm if not isinstance(thing, TargetVm) else thing.name
     key: VmKey = (ObjectRef(namespace, name), slug)
-    owner = Owner("", thing.migration, slug, thing.source, "", thing.commit)
+    owner = Owner("", thing.migration, slug, thing.source, "", thing.commit, us)
     match thing:
         case Job():
             return DropCopy(key, site, thing.namespace, thing.name, owner)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 
 from reconciler.core.inventory import SiteInfo
 from reconciler.core.model import Mark, Power, Watermark
@@ -17,6 +18,25 @@ from reconciler.core.model import Mark, Power, Watermark
 class VolumeMode(StrEnum):
     FILESYSTEM = "Filesystem"
     BLOCK = "Block"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """Which reconciler this is: an id minted once per status branch (safety 6). `inherits`: ids of earlier branches that a person acknowledged.
+
+    Labels in a cluster say who made a thing; whether that is us is judged by `owns`, and nowhere else.
+    """
+
+    id: str = ""
+    inherits: tuple[str, ...] = ()
+
+    def owns(self, id_: str | None) -> bool:
+        return id_ is not None and (id_ == self.id or id_ in self.inherits)
+
+    @property
+    def short(self) -> str:
+        """For names and keys, such as those of snapshots: 8 hex digits, equal for equal ids."""
+        return sha256(self.id.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +49,7 @@ class Owner:
     source: str  # <site uuid>/<vm uuid>
     milestone: str
     commit: str  # the status commit that allowed the last write; "" before the first publish
+    instance: Instance = field(default_factory=Instance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +80,14 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class BinderSpec:
-    """A pod that mounts all volumes of one VM once, so that WaitForFirstConsumer classes bind in one place."""
+    """A pod that mounts all volumes of one VM once: WaitForFirstConsumer classes bind in one place, and each volume is opened on trial."""
 
     namespace: str
     name: str
     volumes: tuple[tuple[str, VolumeMode], ...]  # (PVC name, mode)
     placement: Placement
     owner: Owner
+    trial: str = ""  # which volumes these are, by uid: View.trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +163,7 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A PVC as seen. `ours`: it carries our managed-by label. `key` = source vm uuid + "/" + disk uuid from annotations."""
+    """A PVC as seen. `ours`: it carries our label and our instance. `key` = source vm uuid + "/" + disk uuid from annotations."""
 
     namespace: str
     name: str
@@ -165,6 +187,7 @@ class Volume:
     owners: frozenset[str] = frozenset()  # uids in its ownerReferences
     source: str = ""  # annotation: <site uuid>/<vm uuid>
     vm: str = ""  # annotation: the record's slug
+    instance: str = ""  # label: the reconciler that made it
 
 
 class JobPhase(StrEnum):
@@ -197,6 +220,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Binder:
+    """The pod of a BinderSpec as seen. `apart`: why no node can ever have all its volumes, "" where that is not proven."""
+
     namespace: str
     name: str
     phase: str
@@ -206,11 +231,18 @@ class Binder:
     deleting: bool = False
     source: str = ""  # annotation: <site uuid>/<vm uuid>
     commit: str = ""
+    trial: str = ""  # as in its BinderSpec
+    exit_code: int | None = None
+    termination_message: str = ""
+    apart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetVm:
-    """A VirtualMachine as seen. `power`: ON when a VMI runs or starts, OFF when there is none and it is Halted."""
+    """A VirtualMachine as seen. `power`: ON when a VMI runs or starts, OFF when there is none and it is Halted.
+
+    `generation` counts changes of its spec. A start and a stop are two of them, though nobody should see the VM run (safety 9).
+    """
 
     namespace: str
     name: str
@@ -227,6 +259,23 @@ class TargetVm:
     message: str
     macs: tuple[str, ...] = ()
     deleting: bool = False
+    instance: str = ""  # label: the reconciler that made it
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """What another reconciler made: it carries our label, but not our instance. Looked at, never adopted, changed or deleted."""
+
+    kind: str
+    namespace: str
+    name: str
+    instance: str
+    migration: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,3 +303,4 @@ class TargetInventory:
     binders: tuple[Binder, ...]
     vms: tuple[TargetVm, ...]
     instance_types: frozenset[str] = frozenset()  # "ns/name" and "/name" for cluster-wide ones
+    strangers: tuple[Stranger, ...] = ()  # of another reconciler; PVCs and VMs among them stand above too, as not ours

@@ -13,12 +13,33 @@ from hashlib import sha256
 
 from reconciler.core.actions import Outcome, VmKey
 from reconciler.core.copyspec import CopyResult, DiskProgress
-from reconciler.core.inventory import Inventory, SourceDisk, SourceVm
-from reconciler.core.model import Absent, Known, Mark, MarkState, ObjectRef, Power, Unknown, Watermark
-from reconciler.core.record import Claim, FrozenDisk, FrozenVm, VmRecord
-from reconciler.core.target import Binder, Job, Owner, TargetInventory, TargetVm, Volume
+from reconciler.core.inventory import Inventory, SourceDisk, SourceSnapshot, SourceVm
+from reconciler.core.model import Absent, Known, Mark, MarkState, Milestone, Mode, ObjectRef, Power, Unknown, Watermark
+from reconciler.core.record import Claim, FrozenDisk, FrozenVm, RoundRecord, VmRecord
+from reconciler.core.target import Binder, Instance, Job, Owner, TargetInventory, TargetVm, Volume
 
 ROUND = 1  # cold runs have one round
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a warm VM is told from outside in this pass. `cutover_at`: as its Migration says now; `skew_s`: our clock ahead of the source's.
+
+    refused: why it may begin no round and no cutover right now (the in-flight limit); "" when it may.
+    """
+
+    cutover_at: datetime | None = None
+    interval_s: float = 3600.0
+    skew_s: float = 0.0
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """[0, rest_from) of a target disk is as of change id `since`: only what was written later, and all beyond, has to be copied."""
+
+    since: str
+    rest_from: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,9 @@ class View:
     acted: frozenset[str]  # acts that this process has seen succeed, and that a look at the sites cannot tell yet
     now: datetime
     commit: str
+    instance: Instance = field(default_factory=Instance)
+    mode: Mode = Mode.COLD
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def key(self) -> VmKey:
@@ -71,7 +95,7 @@ class View:
 
     @property
     def owner(self) -> Owner:
-        return owner_of(self.record, self.commit)
+        return owner_of(self.record, self.commit, self.instance)
 
     # ---- source ----
 
@@ -156,8 +180,12 @@ class View:
         A PVC made anew under the old name (somebody deleted it, or a backup came back) must not inherit what was proven of another.
         """
         source = self.record.source
-        uids = "|".join(v.uid for _, v in self.volumes).encode()
-        return f"{source.uuid if source else ''}:{self.record.epoch}:{ROUND}.{sha256(uids).hexdigest()[:8]}"
+        return f"{source.uuid if source else ''}:{self.record.epoch}:{ROUND}.{self.trial}"
+
+    @property
+    def trial(self) -> str:
+        """These very PVCs, by uid: what a trial mount counts for."""
+        return sha256("|".join(v.uid for _, v in self.volumes).encode()).hexdigest()[:8]
 
     def want_mark(self, disk: FrozenDisk, volume: Volume) -> Mark:
         return Mark(disk.uuid, volume.uid, ROUND, self.record.epoch, None, MarkState.CLEAN)
@@ -182,7 +210,7 @@ class View:
         )
 
 
-def owner_of(record: VmRecord, commit: str) -> Owner:
+def owner_of(record: VmRecord, commit: str, instance: Instance) -> Owner:
     """Full identity for the objects of a VM; see core.target.Owner."""
     source = record.source
     return Owner(
@@ -192,4 +220,5 @@ def owner_of(record: VmRecord, commit: str) -> Owner:
         source=f"{source.site_uuid}/{source.uuid}" if source else "",
         milestone=record.milestone.value,
         commit=commit,
+        instance=instance,
     )

@@ -18,6 +18,7 @@ from reconciler.core.decide import decide
 from reconciler.core.desired import Desired
 from reconciler.core.model import ObjectRef, Result
 from reconciler.core.record import Category, Records
+from reconciler.core.target import Instance
 from reconciler.core.view import Observed
 from reconciler.engine import publish
 from reconciler.engine.execute import Hands, execute
@@ -86,6 +87,7 @@ class Engine:
         self._committed_at = dict.fromkeys(Urgency, 0.0)
         self._last: PassReport | None = None
         self._commits = 0
+        self._minted = ""
 
     def one_pass(self) -> PassReport:
         """One pass. Errors: RetryableError / TerminalError of git; everything else is told by the report."""
@@ -97,6 +99,7 @@ class Engine:
         if (quiet := self._nothing_to_do(desired, committed, now)) is not None:
             return self._measured(quiet, began)
         records = self._draft if self._draft is not None and self._draft.commit == committed.commit else committed
+        records = self._identified(records)
         phases = {k: v.phase for k, v in records.vms.items()}
         late = tuple(self._recall.harvest(phases))
         observed, indexes, rewound = observe(desired, records, self._sites, self._repo, self._watch, now)  # read-only
@@ -132,6 +135,14 @@ class Engine:
         self._recall.release_held()
         log.info("manifests read", extra={"revision": checkout.desired.commit[:12], "problems": len(self._desired.problems)})
         return self._desired
+
+    def _identified(self, records: Records) -> Records:
+        """A branch without an instance gets one with its first commit. Until that has landed it stays the same, so that drivers do too."""
+        if records.instance.id:
+            self._minted = ""
+            return records
+        self._minted = self._minted or self._clock.new_id()
+        return replace(records, instance=Instance(self._minted))
 
     def _nothing_to_do(self, desired: Desired, committed: Records, now: datetime) -> PassReport | None:
         """Idle: the heads are those of the last pass, nothing is live, nothing is owed to git."""

@@ -68,7 +68,6 @@ def observe(
     desired: Desired, records: Records, sites: Sites, repo: StatusRepo, watch: Watch, now: datetime
 ) -> tuple[Observed, dict[ObjectRef, SiteIndex], frozenset[str]]:
     wanted = live(desired, records, watch, now)
-    sites.use(desired.providers)
     observed, indexes = look(desired, records, sites, wanted)
     for ref in wanted:
         seen = observed.sources.get(ref) or observed.targets.get(ref)
@@ -81,6 +80,7 @@ def look(
     desired: Desired, records: Records, sites: Sites, wanted: Iterable[ObjectRef]
 ) -> tuple[Observed, dict[ObjectRef, SiteIndex]]:  # fmt: skip
     """One bulk read of each wanted provider, side by side; no progress of copies."""
+    sites.use(desired.providers, records.instance)
     providers = {r: desired.providers[r] for r in wanted}
     source_reads = {r: (p, _source_read(sites, p)) for r, p in providers.items() if p.platform == Platform.VSPHERE}
     target_reads = {

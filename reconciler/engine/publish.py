@@ -59,7 +59,7 @@ def _without_progress(record: VmRecord) -> VmRecord:
 
 
 def urgency(old: Records, new: Records) -> Urgency:
-    if old.claims != new.claims or old.runs != new.runs or old.archived != new.archived:
+    if old.claims != new.claims or old.runs != new.runs or old.archived != new.archived or old.instance != new.instance:
         return Urgency.NOW
     worst = Urgency.NONE if old.statuses == new.statuses else Urgency.SOON
     for key, record in new.vms.items():
@@ -76,6 +76,8 @@ def urgency(old: Records, new: Records) -> Urgency:
 def changes(old: Records, new: Records, problems: tuple[Problem, ...]) -> dict[str, bytes | None]:
     """Path -> bytes, None for a file that goes. Only what differs is rendered, plus the README."""
     files: dict[str, bytes | None] = {}
+    if old.instance != new.instance:
+        files[recordpaths.INSTANCE] = codec.render_instance(new.instance)
     for run_ref, run in new.runs.items():
         if old.runs.get(run_ref) != run:
             files[recordpaths.path_of_run(run.run)] = codec.render_run(run)

@@ -15,6 +15,7 @@ from reconciler.core.desired import ProviderSpec
 from reconciler.core.inventory import Inventory
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Known, ObjectRef, Unknown
+from reconciler.core.target import Instance
 from reconciler.errors import ReconcilerError, RetryableError, TerminalError
 from reconciler.ports import Clock, SourceDriver, TargetDriver
 
@@ -32,7 +33,7 @@ class Connector(Protocol):
     """
 
     def source(self, provider: ProviderSpec) -> SourceDriver: ...
-    def target(self, provider: ProviderSpec) -> TargetDriver: ...
+    def target(self, provider: ProviderSpec, instance: Instance) -> TargetDriver: ...
     def fingerprint(self, provider: ProviderSpec) -> str: ...
     def release(self, provider: ObjectRef) -> None: ...
     def close(self) -> None: ...
@@ -49,6 +50,7 @@ class Sites:
         self._clock = clock
         self.read_seconds: dict[ObjectRef, float] = {}
         self._budget_s = budget_s
+        self._instance = Instance()
         self._specs: dict[ObjectRef, ProviderSpec] = {}
         self._sources: dict[ObjectRef, SourceDriver] = {}
         self._targets: dict[ObjectRef, TargetDriver] = {}
@@ -59,8 +61,12 @@ class Sites:
         self._reading: dict[ObjectRef, Future[object]] = {}
         self._indexes: dict[ObjectRef, SiteIndex] = {}
 
-    def use(self, providers: Mapping[ObjectRef, ProviderSpec]) -> None:
-        """Forget drivers whose Provider changed or is gone."""
+    def use(self, providers: Mapping[ObjectRef, ProviderSpec], instance: Instance) -> None:
+        """Forget drivers whose Provider changed or is gone, and all that took another reconciler's objects for ours."""
+        if instance != self._instance:
+            self._instance = instance
+            for ref in list(self._targets):
+                self._drop(ref)
         for ref in [r for r, spec in self._specs.items() if providers.get(r) != spec]:
             self._drop(ref)
 
@@ -87,7 +93,7 @@ class Sites:
         if provider.ref not in self._targets:
             self._specs[provider.ref] = provider
             self._credentials[provider.ref] = self._connector.fingerprint(provider)
-            self._targets[provider.ref] = self._connector.target(provider)
+            self._targets[provider.ref] = self._connector.target(provider, self._instance)
         return self._targets[provider.ref]
 
     def source_at(self, ref: ObjectRef) -> SourceDriver:

@@ -21,7 +21,7 @@ from reconciler.ports import Clock, Tree
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 10
-_DECISIVE = ("runs/", "claims/")
+_DECISIVE = ("runs/", "claims/", "instance.yaml")
 
 
 class Publisher:

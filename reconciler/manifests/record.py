@@ -17,6 +17,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from reconciler.core.model import ObjectRef
 from reconciler.core.record import Claim, Condition, ObjectStatus, RunRecord, VmRecord
+from reconciler.core.target import Instance
 from reconciler.errors import TerminalError
 from reconciler.manifests.emit import dump
 from reconciler.manifests.schema.registry import KINDS
@@ -25,7 +26,7 @@ from reconciler.manifests.spelling import camel
 from reconciler.manifests.yamltext import parse
 
 Record = VmRecord | RunRecord | Claim | ObjectStatus
-R = TypeVar("R", VmRecord, RunRecord, Claim, ObjectStatus)
+R = TypeVar("R", VmRecord, RunRecord, Claim, ObjectStatus, Instance)
 
 
 def render_vm(record: VmRecord) -> bytes:
@@ -37,6 +38,10 @@ def render_run(record: RunRecord) -> bytes:
 
 
 def render_claim(record: Claim) -> bytes:
+    return dump(to_plain(record))
+
+
+def render_instance(record: Instance) -> bytes:
     return dump(to_plain(record))
 
 

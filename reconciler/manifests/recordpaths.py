@@ -14,6 +14,9 @@ from reconciler.core.record import Claim, ObjectStatus, RunRecord, VmRecord
 from reconciler.manifests.schema.registry import KINDS
 
 
+INSTANCE = "instance.yaml"  # which reconciler this branch belongs to; at its root, so that it cannot be taken for a record
+
+
 class RecordKind(Enum):
     """What a path holds; the value is the dataclass."""
 

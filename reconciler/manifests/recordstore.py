@@ -11,6 +11,7 @@ from typing import Any
 
 from reconciler.core.model import ObjectRef
 from reconciler.core.record import Claim, ObjectStatus, Records, RunRecord, VmRecord
+from reconciler.core.target import Instance
 from reconciler.errors import TerminalError
 from reconciler.manifests import recordpaths
 from reconciler.manifests.record import Record, parse_record
@@ -52,6 +53,7 @@ class RecordStore:
     def __init__(self) -> None:
         self._state = _State()
         self._records = Records("")
+        self._instance: tuple[str, Instance] = ("", Instance())  # blob id, parsed
 
     def update(self, tree: Tree, read: Read) -> Records:
         """Errors: TerminalError RecordUnreadable, naming the file."""
@@ -64,15 +66,23 @@ class RecordStore:
         changed = [path for path, one in ids.items() if state.ids.get(path) != one]
         kinds = {path: kind for path in changed if (kind := _kind_of(path)) is not None}
         contents = read(list(dict.fromkeys(ids[path] for path in kinds))) if kinds else {}
+        instance = self._read_instance(ids.get(recordpaths.INSTANCE, ""), read)
         for path in changed:
             _forget(state, path)
             state.ids[path] = ids[path]
         for path, kind in kinds.items():
             _remember(state, path, parse_record(path, contents[ids[path]], kind.value))
         archived = frozenset(plan for path in ids if (plan := recordpaths.archived_plan(path)))
-        self._state = state
-        self._records = Records(tree.commit, state.runs, state.vms, state.claims, state.statuses, archived)
+        self._state, self._instance = state, instance
+        self._records = Records(tree.commit, state.runs, state.vms, state.claims, state.statuses, archived, instance[1])
         return self._records
+
+    def _read_instance(self, blob: str, read: Read) -> tuple[str, Instance]:
+        if not blob:
+            return ("", Instance())
+        if blob == self._instance[0]:
+            return self._instance
+        return (blob, parse_record(recordpaths.INSTANCE, read([blob])[blob], Instance))
 
 
 def parse_records(commit: str, files: Mapping[str, tuple[str, bytes]], store: RecordStore | None = None) -> Records:

@@ -61,7 +61,8 @@ class Values:
     def source(self, provider: object) -> Any:
         return self
 
-    target = source
+    def target(self, provider: object, instance: object) -> Any:
+        return self
 
     def fingerprint(self, provider: object) -> str:
         return ""

@@ -14,6 +14,7 @@ from reconciler.core.model import Secret
 from reconciler.core.target import (
     BinderSpec,
     CopyJob,
+    Instance,
     Owner,
     Placement,
     TargetDisk,
@@ -28,7 +29,8 @@ Json = dict[str, Any]
 MIB = 1 << 20
 PASSWORD = "correct-horse-battery-staple"
 
-OWNER = Owner("openshift-mtv/wave-1", "openshift-mtv/run-1", "web-3f9c2a1b", "site-uuid/vm-uuid", "None", "c0ffee")
+US, THEM = Instance("us-5d41402abc4b"), Instance("them-7b0ce1f2a9")
+OWNER = Owner("openshift-mtv/wave-1", "openshift-mtv/run-1", "web-3f9c2a1b", "site-uuid/vm-uuid", "None", "c0ffee", US)
 NEXT_RUN = replace(OWNER, migration="openshift-mtv/run-2", commit="beef")
 OTHER_VM = replace(OWNER, vm="db-11111111", source="site-uuid/other-vm")
 
@@ -52,7 +54,7 @@ class TargetSite(Protocol):
     immediate_class: str
     waiting_class: str  # WaitForFirstConsumer
 
-    def connect(self, *, page_size: int = 500, timeout_s: float = 10.0) -> TargetDriver:
+    def connect(self, *, page_size: int = 500, timeout_s: float = 10.0, instance: Instance = US) -> TargetDriver:
         """Another driver to the same cluster; the site closes it."""
         ...
 

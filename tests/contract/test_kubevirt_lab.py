@@ -15,6 +15,7 @@ import pytest
 from reconciler.clock import SystemClock
 from reconciler.core.desired import Place, ProviderSpec
 from reconciler.core.model import ObjectRef, Power, Secret
+from reconciler.core.target import Instance
 from reconciler.drivers.kubevirt import session
 from reconciler.drivers.kubevirt.options import TargetSettings
 from reconciler.drivers.kubevirt.rbac import RULES
@@ -55,18 +56,26 @@ class LabTarget:
         self.namespace = "shop"
         self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
 
-    def connect(self, *, page_size: int = 500, timeout_s: float = 10.0) -> TargetDriver:
+    def connect(self, *, page_size: int = 500, timeout_s: float = 10.0, instance: Instance = want.US) -> TargetDriver:
         secret = {"token": Secret(self.cluster.token), "cacert": Secret(self._ca.pem)}
-        return self.connect_with(secret, settings=TargetSettings("image", request_timeout_s=timeout_s, page_size=page_size))
+        return self.connect_with(
+            secret, settings=TargetSettings("image", request_timeout_s=timeout_s, page_size=page_size), instance=instance
+        )
 
     def connect_with(
-        self, secret: dict[str, Secret], *, url: str | None = None, kubeconfig: Path | None = None, settings: TargetSettings | None = None
+        self,
+        secret: dict[str, Secret],
+        *,
+        url: str | None = None,
+        kubeconfig: Path | None = None,
+        settings: TargetSettings | None = None,
+        instance: Instance = want.US,
     ) -> TargetDriver:
         provider = ProviderSpec(
             ObjectRef("mtv", "target"), "openshift", self.cluster.url if url is None else url, None, {}, Place("p.yaml", 1)
         )
         settings = settings or TargetSettings("image")
-        driver = session.connect(provider, secret, kubeconfig=kubeconfig, settings=settings, clock=SystemClock())
+        driver = session.connect(provider, secret, kubeconfig=kubeconfig, settings=settings, clock=SystemClock(), instance=instance)
         self._drivers.append(driver)
         return driver
 
@@ -191,7 +200,9 @@ class TestWhatTheClusterRefuses:
         with Cluster(tmp_path / "bare", ca, WallClock(), programs={}, cdi=False) as bare:
             provider = ProviderSpec(ObjectRef("mtv", "target"), "openshift", bare.url, None, {}, Place("p.yaml", 1))
             secret = {"token": Secret(bare.token), "cacert": Secret(ca.pem)}
-            driver = session.connect(provider, secret, kubeconfig=None, settings=TargetSettings("image"), clock=SystemClock())
+            driver = session.connect(
+                provider, secret, kubeconfig=None, settings=TargetSettings("image"), clock=SystemClock(), instance=want.US
+            )
             classes = driver.read_inventory([]).storage_classes
             driver.close()
         assert {(c.name, c.overhead, c.default_volume_mode) for c in classes} == {("fast", None, None), ("bulk", None, None)}

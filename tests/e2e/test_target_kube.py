@@ -17,12 +17,13 @@ import pytest
 from reconciler.clock import SystemClock
 from reconciler.core.desired import Place, ProviderSpec
 from reconciler.core.model import ObjectRef, Secret
+from reconciler.core.target import Instance
 from reconciler.drivers.kubevirt import session
 from reconciler.drivers.kubevirt.options import TargetSettings
 from reconciler.lab.tls import LabCa
 from reconciler.ports import TargetDriver
 from tests.contract.suite_target import TargetContract
-from tests.contract.target_site import FaultScript, Json
+from tests.contract.target_site import US, FaultScript, Json
 from tests.e2e import node, volumes
 from tests.e2e.admin import WITH_STATUS, retry_conflicts
 from tests.e2e.control_plane import ControlPlane
@@ -106,11 +107,11 @@ class RealTarget:
         self.worker_prints([])
         self.driver = self.connect()
 
-    def connect(self, *, page_size: int = 500, timeout_s: float = 10.0) -> TargetDriver:
+    def connect(self, *, page_size: int = 500, timeout_s: float = 10.0, instance: Instance = US) -> TargetDriver:
         provider = ProviderSpec(ObjectRef("mtv", "target"), "openshift", self._front.proxy.url, None, {}, Place("p.yaml", 1))
         secret = {"token": Secret(self._plane.token), "cacert": Secret(self._plane.ca.pem)}
         settings = TargetSettings("image", request_timeout_s=timeout_s, page_size=page_size)
-        self._drivers.append(session.connect(provider, secret, kubeconfig=None, settings=settings, clock=SystemClock()))
+        self._drivers.append(session.connect(provider, secret, kubeconfig=None, settings=settings, clock=SystemClock(), instance=instance))
         return self._drivers[-1]
 
     def put(self, obj: Json) -> Json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.core.model import Absent, Known, Mark, Watermark
-from reconciler.core.target import Owner, Volume, VolumeSpec
+from reconciler.core.target import Instance, Owner, Volume, VolumeSpec
 from reconciler.drivers.kubevirt import apply, failures, labels, objects, parse, reasons, writers
 from reconciler.drivers.kubevirt import resources as kinds
 from reconciler.drivers.kubevirt.api import Api
@@ -20,7 +20,7 @@ _KIND = "PersistentVolumeClaim"
 _REMEDY = "remove or rename it, or change the Plan's pvcNameTemplate"
 
 
-def read(api: Api, namespace: str, name: str) -> Known[Volume] | Absent:
+def read(api: Api, namespace: str, name: str, us: Instance) -> Known[Volume] | Absent:
     """One PVC and the pods that mount it, now. The nodes are read after the pods: a node seen missing was deleted."""
     pvc = api.find(kinds.VOLUMES, namespace, name)
     if pvc is None:
@@ -28,9 +28,9 @@ def read(api: Api, namespace: str, name: str) -> Known[Volume] | Absent:
     users = [pod for pod in api.list(kinds.PODS, namespace) if name in writers.claims_of(pod)]
     names = {node for pod in users if (node := pod["spec"].get("nodeName"))}
     nodes = {node: found for node in sorted(names) if (found := api.find(kinds.NODES, None, node)) is not None}
-    using = writers.by_claim(users, nodes).get(name, ())
+    using = writers.by_claim(users, nodes, us).get(name, ())
     events = reasons.by_uid(api.list(kinds.EVENTS, namespace, {"fieldSelector": f"type=Warning,involvedObject.name={name}"}))
-    return Known(parse.volume(pvc, using, events.get(pvc["metadata"]["uid"], ()), _waits(api, pvc)))
+    return Known(parse.volume(pvc, using, events.get(pvc["metadata"]["uid"], ()), _waits(api, pvc), us))
 
 
 def _waits(api: Api, pvc: Obj) -> bool:
@@ -84,7 +84,7 @@ def _grow(api: Api, found: Obj, spec: VolumeSpec) -> None:
 
 def _growth(found: Obj, spec: VolumeSpec) -> dict[str, Any]:
     """A source disk that grew (safety 12). Kubernetes expands a claim and never shrinks one."""
-    if parse.volume(found, (), (), False).request_bytes >= spec.request_bytes:
+    if parse.volume(found, (), (), False, spec.owner.instance).request_bytes >= spec.request_bytes:
         return {}
     return {"spec": {"resources": {"requests": {"storage": from_bytes(spec.request_bytes)}}}}
 

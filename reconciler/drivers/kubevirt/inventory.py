@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.core.inventory import SiteInfo
-from reconciler.core.target import Binder, Job, StorageClass, TargetInventory, TargetVm, Volume
+from reconciler.core.target import Binder, Instance, Job, StorageClass, Stranger, TargetInventory, TargetVm, Volume
 from reconciler.drivers.kubevirt import failures, labels, parse, reasons, writers
 from reconciler.drivers.kubevirt import resources as kinds
 from reconciler.drivers.kubevirt.api import Api
@@ -36,7 +36,7 @@ class _Lists:
     instances: Sequence[Obj]
 
 
-def read(api: Api, site: SiteInfo, namespaces: Sequence[str]) -> TargetInventory:
+def read(api: Api, site: SiteInfo, namespaces: Sequence[str], us: Instance) -> TargetInventory:
     """Errors: RetryableError for any list that failed, KubeVirtMissing among them."""
     lists = [_read_lists(api, name) for name in sorted(set(namespaces))]
     # After the pods: a node that joins in between must not look deleted, which would fence the pods on it (safety 4).
@@ -48,11 +48,12 @@ def read(api: Api, site: SiteInfo, namespaces: Sequence[str]) -> TargetInventory
         namespaces=frozenset(item["metadata"]["name"] for item in api.list(kinds.NAMESPACES)),
         storage_classes=classes,
         networks=frozenset(_full_names(_list_if_installed(api, kinds.ATTACHMENTS))),
-        volumes=tuple(volume for part in lists for volume in _volumes(part, nodes, waiting)),
-        jobs=tuple(job for part in lists for job in _jobs(part)),
-        binders=tuple(binder for part in lists for binder in _binders(part)),
-        vms=tuple(vm for part in lists for vm in _machines(part)),
+        volumes=tuple(volume for part in lists for volume in _volumes(part, nodes, waiting, us)),
+        jobs=tuple(job for part in lists for job in _jobs(part, us)),
+        binders=tuple(binder for part in lists for binder in _binders(part, us)),
+        vms=tuple(vm for part in lists for vm in _machines(part, us)),
         instance_types=_instance_types(api),
+        strangers=tuple(stranger for part in lists for stranger in _strangers(part, us)),
     )
 
 
@@ -66,36 +67,42 @@ def _read_lists(api: Api, namespace: str) -> _Lists:
     return _Lists(claims, jobs, pods, events, machines, instances)
 
 
-def _volumes(lists: _Lists, nodes: Mapping[str, Obj], waiting: frozenset[str]) -> Iterable[Volume]:
-    using = writers.by_claim(lists.pods, nodes)
+def _volumes(lists: _Lists, nodes: Mapping[str, Obj], waiting: frozenset[str], us: Instance) -> Iterable[Volume]:
+    using = writers.by_claim(lists.pods, nodes, us)
     events = reasons.by_uid(lists.events)
     for claim in lists.claims:
         metadata = claim["metadata"]
         waits = (claim["spec"].get("storageClassName") or "") in waiting
-        yield parse.volume(claim, using.get(metadata["name"], ()), events.get(metadata["uid"], ()), waits)
+        yield parse.volume(claim, using.get(metadata["name"], ()), events.get(metadata["uid"], ()), waits, us)
 
 
-def _jobs(lists: _Lists) -> Iterable[Job]:
+def _jobs(lists: _Lists, us: Instance) -> Iterable[Job]:
     by_job: defaultdict[str, list[Obj]] = defaultdict(list)
     for pod in lists.pods:
         for owner in pod["metadata"].get("ownerReferences") or []:
             by_job[owner["uid"]].append(pod)
     events = reasons.by_uid(lists.events)
-    return (parse.job(job, by_job[job["metadata"]["uid"]], events) for job in lists.jobs if _has_role(job, labels.ROLE_IMPORTER))
+    return (parse.job(job, by_job[job["metadata"]["uid"]], events) for job in lists.jobs if _has_role(job, labels.ROLE_IMPORTER, us))
 
 
-def _binders(lists: _Lists) -> Iterable[Binder]:
+def _binders(lists: _Lists, us: Instance) -> Iterable[Binder]:
     events = reasons.by_uid(lists.events)
-    return (parse.binder(pod, events) for pod in lists.pods if _has_role(pod, labels.ROLE_BINDER))
+    return (parse.binder(pod, events) for pod in lists.pods if _has_role(pod, labels.ROLE_BINDER, us))
 
 
-def _has_role(obj: Obj, role: str) -> bool:
-    return labels.is_managed(obj) and labels.labels_of(obj).get(labels.ROLE) == role
+def _has_role(obj: Obj, role: str, us: Instance) -> bool:
+    return labels.is_ours(obj, us) and labels.labels_of(obj).get(labels.ROLE) == role
 
 
-def _machines(lists: _Lists) -> Iterable[TargetVm]:
+def _strangers(lists: _Lists, us: Instance) -> Iterable[Stranger]:
+    kinds_ = ((kinds.JOBS, lists.jobs), (kinds.PODS, lists.pods), (kinds.MACHINES, lists.machines), (kinds.VOLUMES, lists.claims))
+    for resource, objs in kinds_:
+        yield from (parse.stranger(resource.kind, o) for o in objs if labels.is_managed(o) and not labels.is_ours(o, us))
+
+
+def _machines(lists: _Lists, us: Instance) -> Iterable[TargetVm]:
     instances = {instance["metadata"]["name"]: instance for instance in lists.instances}
-    return (parse.target_vm(vm, instances.get(vm["metadata"]["name"])) for vm in lists.machines)
+    return (parse.target_vm(vm, instances.get(vm["metadata"]["name"]), us) for vm in lists.machines)
 
 
 def _storage_classes(api: Api) -> tuple[StorageClass, ...]:

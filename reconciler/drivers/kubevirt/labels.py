@@ -12,18 +12,19 @@ from typing import Any
 
 from reconciler.core.model import Mark, MarkState, Watermark
 from reconciler.core.names import label_value
-from reconciler.core.target import Owner
+from reconciler.core.target import Instance, Owner
 
 Obj = Mapping[str, Any]  # a Kubernetes object as JSON; it does not leave this folder
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "reconciler"  # the label's value, and our field manager
 PLAN, MIGRATION, VM = "reconciler.dev/plan", "reconciler.dev/migration", "reconciler.dev/vm"
-DISK, ROLE = "reconciler.dev/disk", "reconciler.dev/role"
+DISK, ROLE, INSTANCE = "reconciler.dev/disk", "reconciler.dev/role", "reconciler.dev/instance"
 SOURCE, MILESTONE, COMMIT = "reconciler.dev/source", "reconciler.dev/milestone", "reconciler.dev/commit"
 DISK_UUID, SOURCE_VM_UUID = "reconciler.dev/disk-uuid", "reconciler.dev/source-vm-uuid"
 MARK, WATERMARK = "reconciler.dev/mark", "reconciler.dev/watermark"
 ROUND_KEY, ATTEMPT = "reconciler.dev/round-key", "reconciler.dev/attempt"
+TRIAL = "reconciler.dev/trial"
 SOURCE_NAME = "reconciler.dev/source-name"
 DISK_SOURCE, DISK_INDEX = "forklift.konveyor.io/disk-source", "forklift.konveyor.io/disk-index"
 VM_UUID = "vmUUID"  # Forklift's label
@@ -37,6 +38,7 @@ def owner_labels(owner: Owner, role: str = "", disk_uuid: str = "") -> dict[str,
         PLAN: label_value(owner.plan),
         MIGRATION: label_value(owner.migration),
         VM: label_value(owner.vm),
+        INSTANCE: owner.instance.id,
     }
     if role:
         labels[ROLE] = role
@@ -72,9 +74,18 @@ def is_managed(obj: Obj) -> bool:
     return labels_of(obj).get(MANAGED_BY) == MANAGER
 
 
+def instance_of(obj: Obj) -> str:
+    return labels_of(obj).get(INSTANCE, "")
+
+
+def is_ours(obj: Obj, instance: Instance) -> bool:
+    """Our label alone is any reconciler's; one on another repo is a stranger (safety 6)."""
+    return is_managed(obj) and instance.owns(labels_of(obj).get(INSTANCE))
+
+
 def carries_key(obj: Obj, owner: Owner) -> bool:
     """Made by us for this very source VM, by whichever run."""
-    return is_managed(obj) and annotations_of(obj).get(SOURCE) == owner.source
+    return is_ours(obj, owner.instance) and annotations_of(obj).get(SOURCE) == owner.source
 
 
 def mark_to_text(mark: Mark) -> str:

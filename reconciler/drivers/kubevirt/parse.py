@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.core.model import Power
-from reconciler.core.target import Binder, Job, JobPhase, StorageClass, TargetVm, Volume, VolumeMode, Writer
+from reconciler.core.target import Binder, Instance, Job, JobPhase, StorageClass, Stranger, TargetVm, Volume, VolumeMode, Writer
 from reconciler.drivers.kubevirt import labels, machine, quantity, reasons
 from reconciler.drivers.kubevirt.labels import Obj
 from reconciler.drivers.kubevirt.reasons import Events
@@ -22,7 +22,14 @@ def deleting(obj: Obj) -> bool:
     return "deletionTimestamp" in obj["metadata"]
 
 
-def volume(pvc: Obj, writers: Sequence[Writer], events: Sequence[str], waits: bool) -> Volume:
+def stranger(kind: str, obj: Obj) -> Stranger:
+    """Of something that carries our label and is another reconciler's."""
+    metadata, notes = obj["metadata"], labels.annotations_of(obj)
+    run, source = notes.get(labels.MIGRATION, ""), notes.get(labels.SOURCE, "")
+    return Stranger(kind, metadata["namespace"], metadata["name"], labels.instance_of(obj), run, source)
+
+
+def volume(pvc: Obj, writers: Sequence[Writer], events: Sequence[str], waits: bool, us: Instance) -> Volume:
     """`waits`: the class binds at the first consumer."""
     metadata, spec, status = pvc["metadata"], pvc["spec"], pvc.get("status") or {}
     notes = labels.annotations_of(pvc)
@@ -37,7 +44,7 @@ def volume(pvc: Obj, writers: Sequence[Writer], events: Sequence[str], waits: bo
         volume_mode=VolumeMode(spec.get("volumeMode") or "Filesystem"),
         request_bytes=_storage((spec.get("resources") or {}).get("requests")),
         capacity_bytes=_storage(status.get("capacity")),
-        ours=labels.is_managed(pvc),
+        ours=labels.is_ours(pvc, us),
         key=f"{notes.get(labels.SOURCE_VM_UUID, '')}/{notes.get(labels.DISK_UUID, '')}",
         migration=notes.get(labels.MIGRATION, ""),
         commit=notes.get(labels.COMMIT, ""),
@@ -50,6 +57,7 @@ def volume(pvc: Obj, writers: Sequence[Writer], events: Sequence[str], waits: bo
         owners=frozenset(entry["uid"] for entry in metadata.get("ownerReferences") or []),
         source=notes.get(labels.SOURCE, ""),
         vm=notes.get(labels.VM, ""),
+        instance=labels.instance_of(pvc),
     )
 
 
@@ -100,8 +108,8 @@ def _number(text: str | None) -> int:
     return int(text) if text and text.isdigit() else 0
 
 
-def binder(pod: Obj, events: Events) -> Binder:
-    metadata, notes = pod["metadata"], labels.annotations_of(pod)
+def binder(pod: Obj, events: Events, apart: str = "") -> Binder:
+    metadata, notes, ended = pod["metadata"], labels.annotations_of(pod), _terminated(pod)
     warned = events.get(metadata["uid"], ())
     phase = (pod.get("status") or {}).get("phase") or "Pending"
     message = reasons.of_pod(pod) or (warned[0] if warned and phase == "Pending" else "")
@@ -115,10 +123,14 @@ def binder(pod: Obj, events: Events) -> Binder:
         deleting=deleting(pod),
         source=notes.get(labels.SOURCE, ""),
         commit=notes.get(labels.COMMIT, ""),
+        trial=notes.get(labels.TRIAL, ""),
+        exit_code=ended.get("exitCode"),
+        termination_message=str(ended.get("message") or ""),
+        apart=apart,
     )
 
 
-def target_vm(vm: Obj, instance: Obj | None) -> TargetVm:
+def target_vm(vm: Obj, instance: Obj | None, us: Instance) -> TargetVm:
     """`instance`: the VirtualMachineInstance of that name, if there is one."""
     metadata, spec, notes = vm["metadata"], vm["spec"], labels.annotations_of(vm)
     # `running` is the older spelling of runStrategy; foreign VMs still use it.
@@ -130,7 +142,7 @@ def target_vm(vm: Obj, instance: Obj | None) -> TargetVm:
         name=metadata["name"],
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],
-        ours=labels.is_managed(vm),
+        ours=labels.is_ours(vm, us),
         migration=notes.get(labels.MIGRATION, ""),
         source=notes.get(labels.SOURCE, ""),
         milestone=notes.get(labels.MILESTONE, ""),
@@ -141,6 +153,8 @@ def target_vm(vm: Obj, instance: Obj | None) -> TargetVm:
         message=reasons.of_machine(vm),
         macs=tuple(nic["macAddress"].lower() for nic in interfaces if nic.get("macAddress")),
         deleting=deleting(vm),
+        instance=labels.instance_of(vm),
+        generation=int(metadata.get("generation") or 0),
     )
 
 

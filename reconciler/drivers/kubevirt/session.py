@@ -18,6 +18,7 @@ from kubernetes.client.configuration import Configuration
 from reconciler import __version__
 from reconciler.core.desired import ProviderSpec
 from reconciler.core.model import Secret
+from reconciler.core.target import Instance
 from reconciler.drivers.kubevirt.api import Api, Hide
 from reconciler.drivers.kubevirt.options import TargetSettings
 from reconciler.drivers.kubevirt.target import KubeVirtTarget
@@ -35,12 +36,13 @@ def connect(
     kubeconfig: Path | None,
     settings: TargetSettings,
     clock: Clock,
+    instance: Instance,
 ) -> TargetDriver:
     """Empty url: this cluster, by `kubeconfig` if given, else by the pod's service account. Else url and token of the Secret.
 
     Errors: TerminalError AuthFailed, InvalidSecret, InvalidUrl, naming the Provider.
     """
-    return KubeVirtTarget(_open(provider, secret, kubeconfig, settings, clock), settings)
+    return KubeVirtTarget(_open(provider, secret, kubeconfig, settings, clock), settings, instance)
 
 
 def connect_wake(

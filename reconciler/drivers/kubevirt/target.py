@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from reconciler.core.copyspec import CopyDisk, CopySpec
 from reconciler.core.inventory import SiteInfo
 from reconciler.core.model import Absent, Known, Mark, Power, Secret, Watermark
-from reconciler.core.target import BinderSpec, CopyJob, Owner, TargetInventory, TargetVm, TargetVmSpec, Volume, VolumeSpec
+from reconciler.core.target import BinderSpec, CopyJob, Instance, Owner, TargetInventory, TargetVm, TargetVmSpec, Volume, VolumeSpec
 from reconciler.drivers.kubevirt import apply, claims, copyjob, failures, inventory, labels, machine, objects, parse, pods
 from reconciler.drivers.kubevirt import resources as kinds
 from reconciler.drivers.kubevirt.api import Api
@@ -30,9 +30,11 @@ _REMOVE = "remove or rename it"
 class KubeVirtTarget:
     """Thread-safe: no state but the connection pool and the site's identity, which cannot change under one url."""
 
-    def __init__(self, api: Api, settings: TargetSettings) -> None:
+    def __init__(self, api: Api, settings: TargetSettings, us: Instance) -> None:
+        """`us`: what was made under another instance is read as not ours; for writes, the Owner says so."""
         self._api = api
         self._settings = settings
+        self._us = us
 
     # ---- reads
 
@@ -43,16 +45,16 @@ class KubeVirtTarget:
         return SiteInfo(system["metadata"]["uid"], "Kubernetes", str(version.get("gitVersion") or ""), _http_date(reply.date))
 
     def read_inventory(self, namespaces: Sequence[str]) -> TargetInventory:
-        return inventory.read(self._api, self.read_site(), namespaces)
+        return inventory.read(self._api, self.read_site(), namespaces, self._us)
 
     def read_vm(self, namespace: str, name: str) -> Known[TargetVm] | Absent:
         vm = self._api.find(kinds.MACHINES, namespace, name)
         if vm is None:
             return Absent()
-        return Known(parse.target_vm(vm, self._api.find(kinds.INSTANCES, namespace, name)))
+        return Known(parse.target_vm(vm, self._api.find(kinds.INSTANCES, namespace, name), self._us))
 
     def read_volume(self, namespace: str, name: str) -> Known[Volume] | Absent:
-        return claims.read(self._api, namespace, name)
+        return claims.read(self._api, namespace, name, self._us)
 
     def read_secret(self, namespace: str, name: str) -> Mapping[str, Secret] | None:
         """Errors: TerminalError InvalidSecret for a value that is no text."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from reconciler.core.target import Writer
+from reconciler.core.target import Instance, Writer
 from reconciler.drivers.kubevirt import labels
 from reconciler.drivers.kubevirt.labels import Obj
 
@@ -21,12 +21,12 @@ _GUEST_PODS = frozenset({"virt-launcher", "hotplug-disk"})
 _ENDED = frozenset({"Succeeded", "Failed"})
 
 
-def by_claim(pods: Iterable[Obj], nodes: Mapping[str, Obj]) -> Mapping[str, tuple[Writer, ...]]:
+def by_claim(pods: Iterable[Obj], nodes: Mapping[str, Obj], us: Instance) -> Mapping[str, tuple[Writer, ...]]:
     """PVC name -> writers, for the pods of one namespace. `nodes` must be complete: a node not in it is deleted."""
     found: defaultdict[str, list[Writer]] = defaultdict(list)
     for pod in pods:
         for claim in claims_of(pod):
-            found[claim].append(writer(pod, nodes))
+            found[claim].append(writer(pod, nodes, us))
     return {claim: tuple(sorted(writers, key=lambda w: w.pod)) for claim, writers in found.items()}
 
 
@@ -35,14 +35,14 @@ def claims_of(pod: Obj) -> frozenset[str]:
     return frozenset(v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim"))
 
 
-def writer(pod: Obj, nodes: Mapping[str, Obj]) -> Writer:
+def writer(pod: Obj, nodes: Mapping[str, Obj], us: Instance) -> Writer:
     phase = (pod.get("status") or {}).get("phase") or "Pending"
     return Writer(
         pod=pod["metadata"]["name"],
         phase=phase,
         fenced=_fenced(phase, pod["spec"].get("nodeName"), nodes),
-        ours=labels.is_managed(pod),
-        role=_role(pod),
+        ours=labels.is_ours(pod, us),
+        role=_role(pod, us),
     )
 
 
@@ -62,8 +62,8 @@ def _ready(node: Obj) -> bool:
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
-def _role(pod: Obj) -> str:
+def _role(pod: Obj, us: Instance) -> str:
     found = labels.labels_of(pod)
     if found.get(_KUBEVIRT) in _GUEST_PODS:
         return ROLE_VMI
-    return found.get(labels.ROLE, "") if labels.is_managed(pod) else ""
+    return found.get(labels.ROLE, "") if labels.is_ours(pod, us) else ""

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core.model import Mark, MarkState, Power, Watermark
-from reconciler.core.target import JobPhase, VolumeMode
+from reconciler.core.target import Instance, JobPhase, VolumeMode
 from reconciler.drivers.kubevirt import labels, parse, quantity, reasons, writers
 
+US = Instance("us", ("before",))
 MARK = Mark("disk", "pvc-uid", 3, "epoch-1", "52 de ad/9", MarkState.CLEAN)
 
 
@@ -94,28 +95,40 @@ def test_a_mark_that_cannot_be_read_is_no_mark(text: str | None) -> None:
     ],
 )
 def test_only_an_ended_pod_on_a_ready_node_or_a_lost_node_is_fenced(phase: str, nodes: dict[str, Any], fenced: bool) -> None:
-    assert writers.writer(pod(phase), nodes).fenced is fenced
+    assert writers.writer(pod(phase), nodes, US).fenced is fenced
 
 
 def test_a_pod_that_no_node_took_yet_may_be_placed_at_any_moment() -> None:
-    assert writers.writer(pod("Pending", None), {}).fenced is False
-    assert writers.writer(pod("Failed", None), {}).fenced is True
+    assert writers.writer(pod("Pending", None), {}, US).fenced is False
+    assert writers.writer(pod("Failed", None), {}, US).fenced is True
 
 
 def test_a_pod_in_deletion_still_writes() -> None:
     going = pod("Running")
     going["metadata"]["deletionTimestamp"] = "2026-11-24T00:00:00Z"
-    assert writers.writer(going, {"n1": node()}).fenced is False
+    assert writers.writer(going, {"n1": node()}, US).fenced is False
 
 
 def test_roles_tell_ours_from_guests_and_from_strangers() -> None:
-    ours, guest, stranger = pod("Running"), pod("Running"), pod("Running")
-    ours["metadata"]["labels"] = {labels.MANAGED_BY: labels.MANAGER, labels.ROLE: "importer"}
+    ours, guest, stranger, another = pod("Running"), pod("Running"), pod("Running"), pod("Running")
+    ours["metadata"]["labels"] = {labels.MANAGED_BY: labels.MANAGER, labels.INSTANCE: "us", labels.ROLE: "importer"}
+    another["metadata"]["labels"] = {labels.MANAGED_BY: labels.MANAGER, labels.INSTANCE: "them", labels.ROLE: "importer"}
     guest["metadata"]["labels"] = {"kubevirt.io": "virt-launcher"}
     stranger["metadata"]["labels"] = {labels.ROLE: "importer"}
-    found = [writers.writer(p, {"n1": node()}) for p in (ours, guest, stranger)]
-    assert [(w.role, w.ours) for w in found] == [("importer", True), ("vmi", False), ("", False)]
-    assert list(writers.by_claim([ours], {"n1": node()})) == ["web-disk-0"]
+    found = [writers.writer(p, {"n1": node()}, US) for p in (ours, guest, stranger, another)]
+    assert [(w.role, w.ours) for w in found] == [("importer", True), ("vmi", False), ("", False), ("", False)]
+    assert list(writers.by_claim([ours], {"n1": node()}, US)) == ["web-disk-0"]
+
+
+@pytest.mark.parametrize(("instance", "ours"), [("us", True), ("before", True), ("them", False), ("", False), (None, False)])
+def test_the_instance_tells_what_is_ours_from_what_another_reconciler_made(instance: str | None, ours: bool) -> None:
+    found = {labels.MANAGED_BY: labels.MANAGER} | ({labels.INSTANCE: instance} if instance is not None else {})
+    claim = {"metadata": meta("x", labels=found), "spec": {}}
+    machine_ = {"metadata": meta("x", labels=found, generation=3), "spec": {}}
+    assert parse.volume(claim, (), (), False, US).ours is ours and parse.target_vm(machine_, None, US).ours is ours
+    assert parse.target_vm(machine_, None, US).generation == 3
+    found.pop(labels.MANAGED_BY)
+    assert not parse.volume(claim, (), (), False, US).ours
 
 
 # ---- Jobs
@@ -208,7 +221,7 @@ def machine(**spec: Any) -> dict[str, Any]:
 )
 def test_a_vm_is_off_only_when_it_is_halted_and_no_instance_is_left(spec: dict[str, Any], instance: str | None, want: Power) -> None:
     vmi = {"metadata": meta("web"), "status": {"phase": instance}} if instance else None
-    assert parse.target_vm(machine(**spec), vmi).power is want
+    assert parse.target_vm(machine(**spec), vmi, US).power is want
 
 
 def test_storage_classes_take_defaults_and_overhead_from_cdi_where_there_is_one() -> None:
@@ -224,5 +237,5 @@ def test_storage_classes_take_defaults_and_overhead_from_cdi_where_there_is_one(
 
 
 def test_a_bare_foreign_claim_is_readable() -> None:
-    found = parse.volume({"metadata": meta("x"), "spec": {}}, (), (), True)
+    found = parse.volume({"metadata": meta("x"), "spec": {}}, (), (), True, US)
     assert (found.ours, found.phase, found.mark, found.request_bytes, found.waits_for_consumer) == (False, "Pending", None, 0, True)

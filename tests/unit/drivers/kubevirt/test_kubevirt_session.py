@@ -11,7 +11,7 @@ from reconciler.core.copyspec import CopyDisk, CopySpec, DiskProgress, DiskResul
 from reconciler.core.copyspec import CopyResult as Result
 from reconciler.core.desired import Place, ProviderSpec
 from reconciler.core.model import ObjectRef, Secret
-from reconciler.core.target import CopyJob, Owner, Placement, VolumeMode
+from reconciler.core.target import CopyJob, Instance, Owner, Placement, VolumeMode
 from reconciler.drivers.kubevirt import copyjob, session
 from reconciler.drivers.kubevirt.options import TargetSettings
 from reconciler.errors import TerminalError
@@ -23,7 +23,9 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.payload.signature"
 def connect(url: str, secret: dict[str, str] | None, kubeconfig: Path | None = None) -> TargetDriver:
     provider = ProviderSpec(ObjectRef("mtv", "target"), "openshift", url, None, {}, Place("p.yaml", 1))
     secrets = None if secret is None else {key: Secret(text) for key, text in secret.items()}
-    return session.connect(provider, secrets, kubeconfig=kubeconfig, settings=TargetSettings("image"), clock=SystemClock())
+    return session.connect(
+        provider, secrets, kubeconfig=kubeconfig, settings=TargetSettings("image"), clock=SystemClock(), instance=Instance()
+    )
 
 
 @pytest.mark.parametrize(
