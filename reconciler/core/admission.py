@@ -13,7 +13,8 @@ from datetime import datetime
 from reconciler.core import planchecks, story
 from reconciler.core.actions import VmKey
 from reconciler.core.desired import Desired, PlanSpec, PlanVm
-from reconciler.core.examine import Examination, Finding, Ground, critical, examine, want_power
+from reconciler.core.examine import Examination, Ground, examine, want_power
+from reconciler.core.findings import Finding, critical
 from reconciler.core.itinerary import Phase
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Milestone, ObjectRef, Power, Result, VmRef

@@ -16,7 +16,7 @@ from reconciler.core import runs, story
 from reconciler.core.actions import Action, Decision, DropBinder, DropCopy, DropTargetVm, DropVolumes, Outcome
 from reconciler.core.decide import Memory
 from reconciler.core.desired import Desired, PlanSpec
-from reconciler.core.examine import Finding
+from reconciler.core.findings import Finding
 from reconciler.core.model import Known, ObjectRef, Power, Result
 from reconciler.core.record import Category, Condition, FrozenVm, IntentKind, Records, VmRecord
 from reconciler.core.target import Owner, TargetInventory, TargetVm, Volume

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from reconciler.core import archive, planchecks, runs, story
+from reconciler.core import archive, hosts, planchecks, runs, story
 from reconciler.core.desired import Desired, InventoryRef, NetworkMapSpec, PlanSpec, ProviderSpec, Severity, StorageMapSpec
-from reconciler.core.examine import Finding, critical, examine
+from reconciler.core.examine import examine
+from reconciler.core.findings import Finding, critical
 from reconciler.core.ledger import Ledger
 from reconciler.core.lookup import Ambiguous, SiteIndex
 from reconciler.core.model import Absent, Known, ObjectRef, Platform, Result, Unknown
@@ -73,9 +74,12 @@ def _all(
     for ref in desired.hooks:
         text = "hooks are not run yet; a plan that uses one is blocked"
         yield _status("Hook", ref, desired, [Finding("NotSupported", Category.WARN, "NotSupported", text)])
-    for ref in desired.hosts:
-        text = "Host manifests are not used yet; disks are read through the Provider's url"
-        yield _status("Host", ref, desired, [Finding("NotSupported", Category.WARN, "NotSupported", text)])
+    for host in desired.hosts.values():
+        seen = observed.sources.get(host.provider) if host.provider is not None else None
+        if seen is None and host.provider in desired.providers:
+            yield _kept(records, "Host", host.ref, desired)
+        else:
+            yield _status("Host", host.ref, desired, hosts.findings(host, seen))
 
 
 def _broken(desired: Desired) -> Iterable[ObjectStatus]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.core import datapath, names, networks, sizes, targetvm
+from reconciler.core import datapath, hosts, names, networks, sizes, targetvm
 from reconciler.core.concerns.evaluate import evaluate
 from reconciler.core.desired import Limits, NetworkMapSpec, PlanSpec, PlanVm, ShutdownPolicy, StorageMapSpec, StoragePair, WantPower
+from reconciler.core.findings import Finding, critical
 from reconciler.core.inventory import NamedItem, SourceDisk, SourceVm
 from reconciler.core.lookup import Ambiguous, SiteIndex
 from reconciler.core.model import Absent, Known, Milestone, Platform, Power
@@ -19,17 +20,6 @@ from reconciler.core.record import Category, FrozenDisk, FrozenVm
 from reconciler.core.target import Owner, Placement, StorageClass, TargetInventory, TargetNic, VolumeMode
 
 NO_OWNER = Owner("", "", "", "", "", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something to say about a VM. `type` and `reason` are Forklift's condition type and reason."""
-
-    type: str
-    category: Category
-    reason: str
-    message: str
-    suggestion: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +47,6 @@ class Ground:
 
     def storage_class(self, name: str) -> StorageClass | None:
         return next((c for c in self.target.storage_classes if c.name == name), None)
-
-
-def critical(kind: str, reason: str, message: str, suggestion: str = "") -> Finding:
-    return Finding(kind, Category.CRITICAL, reason, message, suggestion)
 
 
 def examine(ground: Ground, vm: PlanVm, claimed_names: Mapping[str, str]) -> Examination:
@@ -102,7 +88,7 @@ def examine(ground: Ground, vm: PlanVm, claimed_names: Mapping[str, str]) -> Exa
 
 
 def _examine_found(ground: Ground, vm: PlanVm, source: SourceVm, claimed_names: Mapping[str, str]) -> Examination:
-    findings = [*_state(source, ground.plan.shutdown_policy), *_concerns(source)]
+    findings = [*_state(source, ground.plan.shutdown_policy), *_concerns(source), *hosts.obstacles(ground.index.inventory, source)]
     name = _target_name(ground, vm, source, claimed_names, findings)
     disks = _disks(ground, vm, source, name, findings)
     nics = networks.map_nics(source, ground.network_map.pairs, ground.index.inventory.networks, vm.network_name_template)
@@ -273,7 +259,7 @@ def _freeze_disk(
         volume_mode=mode,
         access_mode=pair.access_mode or storage_class.default_access_mode or "ReadWriteOnce",
         path=choice.path or "",
-        path_reason=choice.reason,
+        path_reason=choice.reason + hosts.words(ground.index.inventory, source),
     )
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from reconciler.core import names
 from reconciler.core.desired import Desired, NetworkMapSpec, PlanSpec, ProviderSpec, StorageMapSpec
-from reconciler.core.examine import Finding, Ground, critical
+from reconciler.core.examine import Ground
+from reconciler.core.findings import Finding, critical
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Known, ObjectRef, Platform, Unknown
 from reconciler.core.record import Category

@@ -12,7 +12,8 @@ from datetime import datetime
 
 from reconciler.core import archive, conditions, planchecks, runs
 from reconciler.core.desired import Desired, PlanSpec, Problem, Severity
-from reconciler.core.examine import Examination, Finding, Ground, critical, examine
+from reconciler.core.examine import Examination, Ground, examine
+from reconciler.core.findings import Finding, critical
 from reconciler.core.inventory import SourceVm
 from reconciler.core.itinerary import TABLES, Phase
 from reconciler.core.lookup import SiteIndex
@@ -233,12 +234,9 @@ def _nics(source: SourceVm, nics: tuple[TargetNic, ...]) -> Iterable[NicPreview]
 
 def _steps(source: SourceVm, frozen: FrozenVm, ground: Ground) -> Iterable[Phase]:
     """The tables' rows in order, without those that would be found done."""
-    waits = any(c.waits_for_consumer for d in frozen.disks if (c := ground.storage_class(d.storage_class)) is not None)
     needless = {Phase.COMPLETED}
     if frozen.namespace in ground.target.namespaces:
         needless.add(Phase.RESERVE_NAMESPACE)
-    if not waits:
-        needless.add(Phase.RELEASE_BINDER)
     if source.power is Power.OFF:
         needless.add(Phase.POWER_OFF)
     if frozen.want_power is Power.OFF:

@@ -24,7 +24,7 @@ from reconciler.core.desired import (
     StorageMapSpec,
     Unsupported,
 )
-from reconciler.core.model import Mode, ObjectRef
+from reconciler.core.model import Mode, ObjectRef, Platform
 from reconciler.manifests import checks, convert, unsupported
 from reconciler.manifests.annotations import read_annotations
 from reconciler.manifests.limits import limits_of, problems_of
@@ -49,7 +49,6 @@ class _Tree:
     documents: dict[str, dict[ObjectRef, Document]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
-    hosts: set[ObjectRef] = field(default_factory=set)  # providers that have Host manifests
 
     def of(self, kind: str) -> dict[ObjectRef, Any]:
         return self.specs.setdefault(kind, {})
@@ -67,10 +66,10 @@ def resolve(loaded: Loaded, revision: str) -> Desired:
         elif local.spec is not None:
             tree.of(doc.kind)[doc.ref] = local.spec
             tree.documents.setdefault(doc.kind, {})[doc.ref] = doc
-    tree.hosts = {host.provider for host in tree.of("Host").values()}
     for kind, join in _JOINS.items():
         for ref, doc in tree.documents.get(kind, {}).items():
             _joined(tree, doc, kind, ref, join)
+    _give_hosts(tree)
     return _desired(tree, limits, revision)
 
 
@@ -90,6 +89,15 @@ def _desired(tree: _Tree, limits: Limits, revision: str) -> Desired:
         complete=not _has_error(problems),
         broken=frozenset(tree.broken),
     )
+
+
+def _give_hosts(tree: _Tree) -> None:
+    """Each vsphere Provider gets its Hosts; one with an error of its own, or of another type, gives none."""
+    providers = tree.of("Provider")
+    for ref, host in sorted(tree.of("Host").items()):
+        provider = providers.get(host.provider) if host.provider else None
+        if provider is not None and provider.platform == Platform.VSPHERE and f"Host/{ref}" not in tree.broken:
+            providers[provider.ref] = replace(provider, hosts=(*provider.hosts, host))
 
 
 def _has_error(problems: tuple[Problem, ...]) -> bool:
@@ -230,7 +238,7 @@ def _plan_unsupported(tree: _Tree, spec: PlanSpec) -> Iterator[Unsupported]:
     source: ProviderSpec | None = tree.of("Provider").get(spec.source) if spec.source else None
     if source:
         model: Any = tree.documents["Provider"][source.ref].model
-        yield from unsupported.of_source(source.platform, skip_conversion=spec.skip_conversion, has_hosts=source.ref in tree.hosts)
+        yield from unsupported.of_source(source.platform, skip_conversion=spec.skip_conversion)
         for one in unsupported.of_provider(model.spec):
             yield replace(one, field=f"Provider {source.ref} {one.field}")
 

@@ -94,7 +94,6 @@ PROVIDER = (
         lambda v: v.lower() in ("true", "1", "t"),
     ),
     Row("esxi_clone_method", "copy offload is not implemented; esxiCloneMethod has no effect", False),
-    Row("sdk_endpoint", "an ESXi host as provider is not implemented; remedy: use its vCenter", True, lambda v: v == "esxi"),
 )
 
 
@@ -131,12 +130,10 @@ def of_storage_map(spec: StorageMapSpec) -> Iterator[Unsupported]:
             yield Unsupported(f"spec.map[{index}].offloadPlugin", message, True)
 
 
-def of_source(platform: str, *, skip_conversion: bool, has_hosts: bool) -> Iterator[Unsupported]:
+def of_source(platform: str, *, skip_conversion: bool) -> Iterator[Unsupported]:
     """What follows from the source's type."""
     if platform != "vsphere":
         yield Unsupported("spec.provider.source", f"sources of type {platform} are not implemented; only vsphere is", True)
     elif not skip_conversion:
         message = "guest conversion (virt-v2v) is not implemented; remedy: skipGuestConversion: true copies the disks as they are"
         yield Unsupported("spec.skipGuestConversion", message, True)
-    if has_hosts:
-        yield Unsupported("spec.provider.source", "Host manifests are not used yet; disks are read through the vCenter", False)

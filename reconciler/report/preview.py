@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from reconciler.core.examine import Finding
+from reconciler.core.findings import Finding
 from reconciler.core.preview import BLOCKING, DiskPreview, NicPreview, PlanPreview, Preview, VmPreview, conditions_of
 from reconciler.report.escape import clean
 from reconciler.report.escape import markdown as safe
