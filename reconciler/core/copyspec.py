@@ -17,6 +17,7 @@ from reconciler.core.ranges import Range, pack, unpack
 VERSION = 1
 EXIT_DONE, EXIT_WRONG, EXIT_AGAIN = 0, 65, 75
 TERMINATION_LIMIT_BYTES = 4096  # Kubernetes cuts a termination message there
+RANGE_GAP_BYTES = 64 << 10  # `ranges.limit(changes, RANGES_OF_A_JOB, RANGE_GAP_BYTES)` is what goes into a Job's disks
 RANGES_OF_A_JOB = 65_536  # all disks together: some 300 KiB in the spec, 800 KiB at worst; a Secret may have 1 MiB
 
 

@@ -8,7 +8,7 @@ Units: bytes. Shape, unless a function says otherwise: ascending, disjoint, not 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 Range = tuple[int, int]
@@ -35,14 +35,17 @@ def coalesce(ranges: Iterable[Range], gap: int) -> list[Range]:
     return out
 
 
-def limit(ranges: Iterable[Range], most: int, gap: int = 0) -> list[Range]:
-    """`coalesce` by `gap`, or by the smallest wider gap that leaves at most `most` ranges. Errors: ValueError for `most` < 1."""
+def limit(many: Sequence[Iterable[Range]], most: int, gap: int) -> list[list[Range]]:
+    """`coalesce` each of many by `gap`, or by the smallest wider gap, the same for all, that leaves at most `most` ranges in all (but one
+    each, where there are any). Errors: ValueError for `most` < 1."""
     if most < 1:
         raise ValueError(f"cannot put ranges into {most}")
-    out = coalesce(ranges, gap)
-    if len(out) <= most:
+    out = [coalesce(some, gap) for some in many]
+    over = sum(map(len, out)) - most
+    gaps = sorted(right[0] - sum(left) for some in out for left, right in pairwise(some))
+    if over <= 0 or not gaps:
         return out
-    return coalesce(out, sorted(right[0] - sum(left) for left, right in pairwise(out))[len(out) - most - 1])
+    return [coalesce(some, gaps[min(over, len(gaps)) - 1]) for some in out]
 
 
 def intersect(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.clock import SystemClock
-from reconciler.core.copyspec import CopyDisk, Reader, TlsSpec, Verify
+from reconciler.core.copyspec import RANGE_GAP_BYTES, RANGES_OF_A_JOB, CopyDisk, Reader, TlsSpec, Verify
+from reconciler.core.ranges import limit, merge, total
 from reconciler.errors import ReconcilerError, TerminalError
 from reconciler.mover import ledger
 from reconciler.mover.copy import DiskCopy, Job, run_flusher
@@ -217,6 +220,128 @@ class TestCompare:
         copying.target.write_bytes(b"\xff" * SIZE)
         copying.run(copying.disk(compare=True, block=True))
         assert copying.got() == copying.data
+
+
+class TestDelta:
+    """Warm rounds: the target holds an earlier state, and a list says what may differ."""
+
+    AREAS = ((0, 512), (70_000, 130_001), (5 * REQUEST - 1, 2), (SIZE - 100, 100))
+
+    def stale(self, copying: Copying) -> bytes:
+        """Right outside of the areas, wrong within. 0xff elsewhere would not tell whether too much was written."""
+        data = bytearray(copying.data)
+        for offset, length in self.AREAS:
+            data[offset : offset + length] = b"\xff" * length
+        return bytes(data)
+
+    @pytest.mark.parametrize("block", [False, True])
+    @pytest.mark.parametrize("compare", [False, True])
+    def test_the_target_becomes_the_source(self, copying: Copying, block: bool, compare: bool) -> None:
+        copying.target.write_bytes(self.stale(copying))
+        copy = copying.run(copying.disk(block=block, compare=compare, ranges=self.AREAS))
+        assert copying.got() == copying.data
+        size = sum(length for _, length in self.AREAS)
+        result, last = copy.result(), copy.progress(0)
+        assert result.done and result.read_bytes == size == last.done_bytes == last.total_bytes and last.watermark_bytes == SIZE
+
+    def test_nothing_else_is_read_or_written(self, copying: Copying) -> None:
+        copying.target.write_bytes(b"\xff" * SIZE)
+        copying.run(copying.disk(ranges=self.AREAS))
+        want = bytearray(b"\xff" * SIZE)
+        for offset, length in self.AREAS:
+            want[offset : offset + length] = copying.data[offset : offset + length]
+        assert copying.got() == want
+        asked = [tuple(map(int, header.removeprefix("bytes=").split("-"))) for header, _ in copying.server.requests]
+        assert merge((start, end + 1 - start) for start, end in asked) == list(self.AREAS)
+
+    def test_a_zero_is_made_zero(self, copying: Copying) -> None:
+        copying.server.path.write_bytes(bytes(SIZE))
+        copying.target.write_bytes(b"\xff" * SIZE)
+        copying.run(copying.disk(ranges=((4096, 200_000),)))
+        assert copying.got() == b"\xff" * 4096 + bytes(200_000) + b"\xff" * (SIZE - 204_096)
+
+    def test_no_ranges_are_done_at_once(self, copying: Copying) -> None:
+        copying.target.write_bytes(b"\xff" * SIZE)
+        copy = copying.run(copying.disk(ranges=()))
+        assert copy.result().done and copy.progress(0).watermark_bytes == SIZE and copying.server.requests == []
+        assert copying.got() == b"\xff" * SIZE
+
+    def test_a_resume_skips_what_lies_below(self, copying: Copying) -> None:
+        copying.target.write_bytes(self.stale(copying))
+        resume = 100_000
+        copy = copying.run(copying.disk(ranges=self.AREAS, resume_bytes=resume))
+        want = bytearray(copying.data)
+        for offset, length in self.AREAS:
+            end = min(resume, offset + length)
+            want[offset:end] = b"\xff" * max(0, end - offset)
+        assert copying.got() == want
+        assert copy.result().read_bytes == sum(length for _, length in self.AREAS) - 512 - 30_000
+        assert copy.progress(0).done_bytes == copy.progress(0).total_bytes
+
+    def test_a_target_that_is_gone_or_short_is_no_target_for_a_delta(self, copying: Copying) -> None:
+        for _ in range(2):
+            with pytest.raises(TerminalError, match="TargetChanged"):
+                copying.run(copying.disk(ranges=self.AREAS))
+            assert not copying.target.exists()
+        copying.target.write_bytes(copying.data[:-101])
+        with pytest.raises(TerminalError, match="TargetChanged"):
+            copying.run(copying.disk(ranges=self.AREAS))
+
+    def test_the_tail_of_a_grown_disk_is_a_delta(self, copying: Copying) -> None:
+        copying.target.write_bytes(copying.data[:REQUEST])
+        copying.run(copying.disk(ranges=((REQUEST, SIZE - REQUEST),)))
+        assert copying.got() == copying.data
+
+    def test_a_wrong_bit_in_a_range_is_found(self, copying: Copying) -> None:
+        copying.target.write_bytes(copying.data)
+
+        class Wrong(Flips):
+            at = 70_001
+
+        with pytest.raises(TerminalError, match="ReadbackMismatch"):
+            copying.run(copying.disk(ranges=self.AREAS), wrap=Wrong)
+
+    @pytest.mark.parametrize("wrong", [((0, SIZE + 1),), ((5, 5), (10, 1)), ((9, 1), (5, 1)), ((1, 0),)])
+    def test_ranges_that_make_no_sense_are_refused(self, copying: Copying, wrong: tuple[tuple[int, int], ...]) -> None:
+        copying.target.write_bytes(copying.data)
+        with pytest.raises(TerminalError, match="SpecInvalid"):
+            copying.run(copying.disk(ranges=wrong))
+
+    def test_one_percent_of_scattered_changes_costs_little_more(self, copying: Copying) -> None:
+        """The bar: bytes read ≤ 1.2 x changed, when 64 KiB areas are limited in number too."""
+        areas = [(at * 64 * KIB, 64 * KIB) for at in random.Random(5).sample(range((64 << 30) // (64 * KIB)), 10_485)]
+        for most in (RANGES_OF_A_JOB, 10_000):
+            assert total(limit([areas], most, RANGE_GAP_BYTES)[0]) <= 1.2 * total(areas)
+
+
+class TestStretch:
+    """`check`: this round's eighth of the disk against the source."""
+
+    STRETCH = (REQUEST + 1, 3 * REQUEST)
+
+    def test_equal(self, copying: Copying) -> None:
+        copying.target.write_bytes(copying.data)
+        copy = copying.run(copying.disk(ranges=(), check=self.STRETCH))
+        result = copy.result()
+        assert result.verified_bytes == 3 * REQUEST == copy.progress(0).verified_bytes and result.sha256 is None
+        assert sum(1 for _ in copying.server.requests) == 4
+
+    @pytest.mark.parametrize("at", [REQUEST + 1, 4 * REQUEST])
+    def test_a_byte_that_differs_within_is_named(self, copying: Copying, at: int) -> None:
+        stale = bytearray(copying.data)
+        stale[at] ^= 1
+        copying.target.write_bytes(stale)
+        with pytest.raises(TerminalError, match="SourceMismatch") as caught:
+            copying.run(copying.disk(ranges=(), check=self.STRETCH))
+        found = re.search(r"block at (\d+)", caught.value.message)
+        assert found and int(found[1]) <= at < int(found[1]) + 64 * KIB
+
+    @pytest.mark.parametrize("at", [REQUEST, 4 * REQUEST + 1])
+    def test_what_differs_outside_is_another_rounds(self, copying: Copying, at: int) -> None:
+        stale = bytearray(copying.data)
+        stale[at] ^= 1
+        copying.target.write_bytes(stale)
+        copying.run(copying.disk(ranges=(), check=self.STRETCH), verify=Verify.SOURCE)
 
 
 class Knowing:

@@ -102,6 +102,20 @@ class TestEnds:
         assert code == 0 and [d.uuid for d in result(lines).disks] == ["uuid-1", "uuid-2"]
         assert pod.target.read_bytes() == (pod.root / "disk2.img").read_bytes() == pod.data
 
+    def test_a_delta_round(self, pod: Pod) -> None:
+        """Ranges through the spec's JSON; of two disks one has nothing to do; one stretch is checked."""
+        pod.target.write_bytes(bytes(1000) + pod.data[1000:])
+        other = pod.root / "disk2.img"
+        other.write_bytes(pod.data)
+        disks = pod.disk(ranges=((0, 1000),), check=(0, 4096)) + pod.disk(uuid="uuid-2", target=str(other), ranges=())
+        spec = pod.spec(disks=disks)
+        assert CopySpec.from_json(spec.to_json()) == spec
+        code, lines, err = pod.run(spec)
+        assert (code, err) == (0, "") and pod.target.read_bytes() == other.read_bytes() == pod.data
+        assert [(d.read_bytes, d.verified_bytes) for d in result(lines).disks] == [(1000, 4096), (0, 0)]
+        last = parse_line(lines[-2])
+        assert isinstance(last, tuple) and [d.watermark_bytes for d in last] == [SIZE, SIZE]
+
     def test_a_wrong_spec_is_65(self, pod: Pod) -> None:
         code, lines, _ = pod.run(replace(pod.spec(), disks=()))
         assert code == 65 and result(lines).reason == "SpecInvalid"

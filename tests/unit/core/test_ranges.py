@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core import ranges
+from reconciler.core.copyspec import RANGE_GAP_BYTES, RANGES_OF_A_JOB
 from reconciler.core.ranges import Range
 
 LIMIT = 60
+UNIT, MIB = 64 << 10, 1 << 20
 ANY = st.lists(st.tuples(st.integers(0, LIMIT), st.integers(0, 12)), max_size=10)
 
 
@@ -88,3 +90,48 @@ def test_split_needs_a_size() -> None:
 
 def test_numbers_of_a_large_disk() -> None:
     assert ranges.subtract([(0, 64 << 40)], [(1 << 40, 512)]) == [(0, 1 << 40), ((1 << 40) + 512, (63 << 40) - 512)]
+
+
+@given(st.lists(ANY, max_size=3), st.integers(1, 8), st.integers(0, 4))
+def test_limit_keeps_every_byte_in_at_most_so_many(many: list[list[Range]], most: int, gap: int) -> None:
+    few = ranges.limit(many, most, gap)
+    plain = [ranges.coalesce(some, gap) for some in many]
+    for before, after in zip(many, few, strict=True):
+        assert_normal(after)
+        assert points(before) <= points(after)
+    assert sum(map(len, few)) <= max(most, sum(1 for some in plain if some))
+    if sum(map(len, plain)) <= most:
+        assert few == plain
+    closed = [size for before, after in zip(plain, few, strict=True) for _, size in ranges.subtract(after, before)]
+    left = [b[0] - sum(a) for some in few for a, b in itertools.pairwise(some)]
+    assert not closed or not left or max(closed) < min(left), "the narrowest gaps go first, on whatever disk they are"
+
+
+def test_limit_needs_room() -> None:
+    with pytest.raises(ValueError, match="cannot put"):
+        ranges.limit([[(0, 1)]], 0, 0)
+
+
+@given(ANY, st.sampled_from([1, 512, 64 << 10, 1 << 40]))
+def test_what_was_packed_comes_out(some: list[Range], unit: int) -> None:
+    merged = [(offset * unit, length * unit) for offset, length in ranges.merge(some)]
+    assert ranges.unpack(ranges.pack(merged)) == tuple(merged)
+
+
+def test_a_large_delta_is_short_text() -> None:
+    """1 % of 1 TiB in areas of 64 KiB, limited to what a Job may carry."""
+    areas = [(at + at // MIB % 7 * UNIT, UNIT) for at in range(0, 1 << 40, 100 * UNIT)]
+    [few] = ranges.limit([areas], RANGES_OF_A_JOB, RANGE_GAP_BYTES)
+    assert len(few) <= RANGES_OF_A_JOB and len(ranges.pack(few)) < 300 << 10
+
+
+@pytest.mark.parametrize("wrong", [[(0, 0)], [(5, 5), (10, 1)], [(5, 5), (0, 1)], [(-1, 1)]])
+def test_what_is_not_normal_is_not_packed(wrong: list[Range]) -> None:
+    with pytest.raises(ValueError, match="out of order"):
+        ranges.pack(wrong)
+
+
+@pytest.mark.parametrize("text", ["", "A", "!!!!", "AAE=", "AIA=", "AAAA", "/38AAQ=="])
+def test_what_was_not_packed_by_us_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        ranges.unpack(text)

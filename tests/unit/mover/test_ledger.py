@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reconciler.core.ranges import merge
 from reconciler.mover import ledger
-from reconciler.mover.ledger import Chunk, Landed, Ledger, plan
+from reconciler.mover.ledger import Chunk, Landed, Ledger, plan, plan_only
 
 REQUEST = 16
 
@@ -144,3 +144,30 @@ def test_resume_begins_behind_the_watermark() -> None:
     of, _ = books(start=40)
     assert of.watermark == of.done == 40
     assert take_all(of)[0] == Chunk(40, 8)
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 40)), max_size=6), st.randoms(use_true_random=False))
+def test_the_watermark_jumps_over_what_nobody_has_to_deal_with(some: list[tuple[int, int]], rng: random.Random) -> None:
+    """Whatever lands in whatever order: below the watermark, all bytes of the ranges are proven; at the end it is the capacity."""
+    wanted, capacity = merge(some), 240
+    of = Ledger(plan_only(wanted, REQUEST), 0, capacity, StillClock(), done=0, total=sum(length for _, length in wanted))
+    inside = {n for o, size in wanted for n in range(o, o + size)}
+    proven: set[int] = set()
+    waiting: list[Chunk] = []
+    while not of.complete:
+        if (chunk := of.take(0)) is not None:
+            assert set(range(chunk.offset, chunk.end)) <= inside
+            waiting.append(chunk)
+        if waiting and (chunk is None or rng.random() < 0.6):
+            land(of, waiting.pop(rng.randrange(len(waiting))))
+        if due := of.begin_flush(force=rng.random() < 0.4):
+            proven |= {n for item in due[1] for n in range(item.chunk.offset, item.chunk.end)}
+            of.prove(*due)
+        assert {n for n in inside if n < of.watermark} <= proven
+    assert proven == inside and of.done == of.total == len(inside)
+
+
+def test_far_apart_ranges_are_flushed_by_their_bytes_not_by_their_distance() -> None:
+    of = Ledger(plan_only([(n << 40, REQUEST) for n in range(50)], REQUEST), 0, 64 << 40, StillClock(), done=0, total=50 * REQUEST)
+    chunks = take_all(of)
+    assert len(chunks) == 50 and not any(land(of, chunk) for chunk in chunks[:-1]) and land(of, chunks[-1])
