@@ -12,6 +12,10 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from reconciler.lab.tracking import Tracking
+
+_SLOTS = {"pvscsi": "scsi0", "lsilogic": "scsi1", "sata": "sata0", "nvme": "nvme0", "ide": "ide0"}
+
 
 class Power(StrEnum):
     ON = "on"
@@ -29,6 +33,8 @@ class Happening(StrEnum):
     RESET = "reset"
     SUSPENDED = "suspended"
     RECONFIGURED = "reconfigured"
+    REVERTED = "reverted"
+    MIGRATED = "migrated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +80,13 @@ class Host:
     maintenance: bool = False
     connected: bool = True
     revision: int = 0
+    thumbprint: str = ""  # SHA-1 of its certificate, as the site that manages it knows it
 
 
 @dataclass(slots=True)
 class Datastore:
-    """`kind`: VMFS, NFS, NFS41, vsan, VVOL. `reads_running_base`: the frozen base of a running machine's chain can be opened."""
+    """`kind`: VMFS, NFS, NFS41, vsan, VVOL. `reads_running_base`: the frozen base of a running machine's chain can be opened.
+    `flat_files`: disks are files at all; object stores (vSAN, vVols) have descriptors only."""
 
     key: int
     name: str
@@ -90,6 +98,10 @@ class Datastore:
     reads_running_base: bool = False
     capacity_bytes: int = 4 << 40
     revision: int = 0
+
+    @property
+    def flat_files(self) -> bool:
+        return self.kind.lower() not in ("vsan", "vvol")
 
 
 @dataclass(slots=True)
@@ -119,6 +131,8 @@ class Disk:
 
     kind:  FlatVer2, SeSparse, SparseVer2, RawDiskMappingVer1: how the platform says that it lies there.
     parents: what a linked clone shares with others. layers: what our own snapshots froze, the oldest first.
+    aside:   what snapshots froze that are not below the running state, after a revert.
+    tracks:  changes of this disk are recorded when the machine's setting says so. tracking: the record, once it has begun.
     frozen:  the bytes at the last power-off, kept from the next power-on on.
     """
 
@@ -136,14 +150,29 @@ class Disk:
     thin: bool = True
     parents: tuple[str, ...] = ()
     key_id: str | None = None
-    change_id: str | None = None
     frozen: Path | None = None
     layers: list[Layer] = field(default_factory=list)
     deltas: int = 0
+    aside: list[Layer] = field(default_factory=list)
+    tracks: bool = True
+    tracking: Tracking | None = None
 
     @property
     def backing(self) -> str:
         return f"[{self.datastore.name}] {self.folder}/{self.file}"
+
+    @property
+    def change_id(self) -> str | None:
+        return self.tracking.id_at(self.tracking.sequence) if self.tracking else None
+
+    @property
+    def slot(self) -> str:
+        """As the machine's settings name its place: scsi0:1."""
+        return f"{_SLOTS.get(self.bus, self.bus)}:{self.unit}"
+
+    @property
+    def independent(self) -> bool:
+        return self.mode.startswith("independent")
 
 
 @dataclass(slots=True)
@@ -154,6 +183,20 @@ class Nic:
     connected: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A disk as it was at a snapshot. `tracking` is the record that ran then, `sequence` the number it gave to that moment."""
+
+    disk: Disk
+    capacity_bytes: int
+    tracking: Tracking | None
+    sequence: int
+
+    @property
+    def change_id(self) -> str | None:
+        return self.tracking.id_at(self.sequence) if self.tracking else None
+
+
 @dataclass(slots=True)
 class Snapshot:
     key: int
@@ -162,6 +205,7 @@ class Snapshot:
     at: datetime
     power: Power
     parent: int | None
+    disks: list[Moment] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -192,7 +236,9 @@ class Vm:
     template: bool = False
     connected: bool = True
     consolidation_needed: bool = False
+    consolidations_that_fail: int = 0  # so many removals of a snapshot leave its files behind
     change_tracking: bool = False
+    supports_change_tracking: bool = True  # hardware version 7 or newer
     cpu_hot_add: bool = False
     memory_hot_add: bool = False
     nested_virtualization: bool = False
@@ -210,6 +256,7 @@ class Vm:
     writes: deque[GuestWrite] = field(default_factory=lambda: deque(maxlen=10_000))
     write_count: int = 0
     revision: int = 0
+    config_version: int = 1  # grows with the configuration, a boot, a snapshot; not with what merely runs
 
     @property
     def tools_running(self) -> bool:

@@ -15,6 +15,8 @@ from reconciler.lab.clock import LabClock
 from reconciler.lab.machines import Cluster, Datacenter, Datastore, Disk, Happening, Host, Network, Nic, PowerEvent, Vm
 from reconciler.lab.timeline import Timeline
 
+_WRITE_CONFIG = (Happening.ON, Happening.RECONFIGURED, Happening.REVERTED, Happening.MIGRATED)
+
 
 class Stock(Timeline):
     """Thread-safe, see Timeline. `vms` may lose members (a machine is deleted); `known` never does."""
@@ -63,10 +65,12 @@ class Stock(Timeline):
         self.hosts[name] = made = Host(self.key(), name, cluster)
         return made
 
-    def add_datastore(self, name: str, datacenter: Datacenter, kind: str = "VMFS") -> Datastore:
+    def add_datastore(self, name: str, datacenter: Datacenter, kind: str = "VMFS", base_readable: bool | None = None) -> Datastore:
+        """`base_readable`: see Datastore.reads_running_base; left out, it is so on everything but VMFS."""
+        readable = kind != "VMFS" if base_readable is None else base_readable
         folder = self.root / "datastores" / f"{len(self.datastores)}-{kind}"
         folder.mkdir(parents=True, exist_ok=True)
-        self.datastores[name] = made = Datastore(self.key(), name, datacenter, kind, folder, reads_running_base=kind != "VMFS")
+        self.datastores[name] = made = Datastore(self.key(), name, datacenter, kind, folder, reads_running_base=readable)
         return made
 
     def add_network(self, name: str, datacenter: Datacenter, switch: str = "", vlan: int = 0) -> Network:
@@ -107,6 +111,7 @@ class Stock(Timeline):
             )
             vm.disks.append(made)
             self.name_files(vm, made)
+            vm.config_version += 1
             self.changed(vm)
             return made
 
@@ -115,6 +120,7 @@ class Stock(Timeline):
             number = vm.key * 8 + len(vm.nics)
             made = Nic(f"00:50:56:{(number >> 16) & 0x3F:02x}:{(number >> 8) & 0xFF:02x}:{number & 0xFF:02x}", network, model)
             vm.nics.append(made)
+            vm.config_version += 1
             self.changed(vm)
             return made
 
@@ -136,6 +142,12 @@ class Stock(Timeline):
                 file.truncate(disk.capacity_bytes)
             self.tell(vm, Happening.RECONFIGURED, user, "user")
 
+    def remove_disk(self, vm: Vm, disk: Disk, user: str = "root") -> None:
+        """A person takes the disk away; its files stay, since snapshots may need them."""
+        with self.lock:
+            vm.disks.remove(disk)
+            self.tell(vm, Happening.RECONFIGURED, user, "user")
+
     def remove_vm(self, vm: Vm) -> None:
         """Deleted from the site; its history stays."""
         with self.lock:
@@ -152,4 +164,5 @@ class Stock(Timeline):
         """Write it into the history, now."""
         with self.lock:
             self.history.append(PowerEvent(len(self.history) + 1, self.now(), vm.key, kind, user, cause))
+            vm.config_version += kind in _WRITE_CONFIG
             self.changed(vm)

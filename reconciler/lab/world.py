@@ -11,10 +11,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from reconciler.lab import chains, sparse
+from reconciler.lab import sparse
 from reconciler.lab.clock import LabClock
-from reconciler.lab.machines import Disk, GuestWrite, Happening, Power, Snapshot, Vm
-from reconciler.lab.stock import Stock
+from reconciler.lab.machines import Disk, GuestWrite, Happening, Power, Vm
+from reconciler.lab.snapshots import Snapshots
 
 TICK_S = 0.1
 WRITE_BYTES = (512, 4096)
@@ -32,7 +32,7 @@ class NoTools(Exception):
     """The guest cannot be asked: its tools are not running."""
 
 
-class World(Stock):
+class World(Snapshots):
     """All of a lab's machines. Thread-safe, see Timeline."""
 
     def __init__(self, root: Path, clock: LabClock, seed: int = 1) -> None:
@@ -74,8 +74,25 @@ class World(Stock):
                     offset = self.rng.randrange(0, max(1, disk.capacity_bytes - length) // 512 + 1) * 512
                     file.seek(offset)
                     file.write(self.rng.randbytes(length))
-                    vm.writes.append(GuestWrite(self.now(), disk.uuid, offset, length))
-                    vm.write_count += 1
+                    self._note(vm, disk, offset, length)
+
+    def guest_write(self, vm: Vm, disk: Disk, offset: int, data: bytes) -> None:
+        """What a test wants the running guest to write. Errors: WrongPower; ValueError beyond the end."""
+        with self.lock:
+            if vm.power is not Power.ON:
+                raise WrongPower(vm)
+            if offset + len(data) > disk.capacity_bytes:
+                raise ValueError("beyond the end of the disk")
+            with disk.path.open("r+b") as file:
+                file.seek(offset)
+                file.write(data)
+            self._note(vm, disk, offset, len(data))
+
+    def _note(self, vm: Vm, disk: Disk, offset: int, length: int) -> None:
+        if disk.tracking is not None:
+            disk.tracking.note(offset, length)
+        vm.writes.append(GuestWrite(self.now(), disk.uuid, offset, length))
+        vm.write_count += 1
 
     # ---- power ------------------------------------------------------------------------------------------------------------------------
 
@@ -89,6 +106,7 @@ class World(Stock):
             self.tell(vm, Happening.STARTING, user, cause)
             vm.power, vm.boot_at, vm.shutting_down = Power.ON, self.now(), False
             vm.boots += 1
+            self.stun(vm)
             self._boot(vm)
             self.tell(vm, Happening.ON, user, cause)
 
@@ -151,37 +169,31 @@ class World(Stock):
 
         self.later(vm.boot_s, up)
 
-    # ---- snapshots --------------------------------------------------------------------------------------------------------------------
+    # ---- what happens to machines -----------------------------------------------------------------------------------------------------
 
-    def create_snapshot(self, vm: Vm, name: str, description: str = "") -> Snapshot:
-        """From here on the guest writes to redo files; the files below keep the bytes of this instant."""
+    def revert_to_snapshot(self, vm: Vm, key: int, user: str = "root") -> None:
+        """The disks go back, and the machine is off afterwards (no memory was kept). Errors: KeyError."""
         with self.lock:
-            made = Snapshot(self.key(), name, description, self.now(), vm.power, vm.current_snapshot)
-            for disk in vm.disks:
-                if not disk.mode.startswith("independent"):
-                    chains.push(disk, made.key)
-                    self.name_files(vm, disk)
-            vm.snapshots.append(made)
-            vm.current_snapshot = made.key
-            self.changed(vm)
-            return made
-
-    def remove_snapshot(self, vm: Vm, key: int) -> None:
-        """Its redo file is merged into the one below; children move up to the parent. Errors: KeyError."""
-        with self.lock:
-            gone = next((s for s in vm.snapshots if s.key == key), None)
-            if gone is None:
+            to = next((s for s in vm.snapshots if s.key == key), None)
+            if to is None:
                 raise KeyError(key)
-            for disk in vm.disks:
-                chains.merge(disk, key)
-                self.name_files(vm, disk)
-            vm.snapshots.remove(gone)
-            for child in vm.snapshots:
-                if child.parent == key:
-                    child.parent = gone.parent
-            if vm.current_snapshot == key:
-                vm.current_snapshot = gone.parent
-            self.changed(vm)
+            if vm.power is not Power.OFF:
+                self.power_off(vm, user)
+            self._go_back(vm, to)
+            self.tell(vm, Happening.REVERTED, user, "user")
+
+    def crash_host(self, vm: Vm, restart: bool = True, resets_tracking: bool = True) -> None:
+        """The host dies under a running machine and HA starts it elsewhere. Its records of changes begin anew, or else lie."""
+        with self.lock:
+            self.power_off(vm, "", "ha")
+            if resets_tracking:
+                self.reset_change_tracking(vm)
+            else:
+                self.forget_changes(vm)
+            others = [h for h in self.hosts.values() if h.cluster is vm.host.cluster and h is not vm.host]
+            vm.host = others[0] if others else vm.host
+            if restart:
+                self.power_on(vm, "", "ha")
 
     # ---- what the tests judge by ------------------------------------------------------------------------------------------------------
 

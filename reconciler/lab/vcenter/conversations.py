@@ -32,6 +32,9 @@ PRIVILEGES = (
     "VirtualMachine.Provisioning.GetVmFiles",
     "VirtualMachine.State.CreateSnapshot",
     "VirtualMachine.State.RemoveSnapshot",
+    "VirtualMachine.State.RevertToSnapshot",
+    "Resource.ColdMigrate",
+    "VApp.Export",
     "VirtualMachine.Config.ChangeTracking",
 )
 
@@ -68,7 +71,8 @@ class Conversations:
             "HasPrivilegeOnEntities": lambda s, c: self._privileges(c, c.args["entity"]),
             "HasPrivilegeOnEntity": lambda s, c: [p not in parts.denied for p in c.args["privId"]],
             "FetchUserPrivilegeOnEntities": self._user_privileges,
-            "RemoveSnapshot_Task": self._remove_snapshot,
+            "RemoveSnapshot_Task": lambda s, c: self._on_snapshot(parts.snapshots.remove, s, c),
+            "RevertToSnapshot_Task": lambda s, c: self._on_snapshot(parts.snapshots.revert, s, c),
         }
 
     # ---- views and collectors ---------------------------------------------------------------------------------------------------------
@@ -155,8 +159,8 @@ class Conversations:
         granted = [p for p in PRIVILEGES if p not in self._parts.denied]
         return [vim.AuthorizationManager.UserPrivilegeResult(entity=e, privileges=granted) for e in call.args["entities"]]
 
-    def _remove_snapshot(self, session: Session, call: soap.Call) -> Any:
+    def _on_snapshot(self, act: Callable[[str, str, dict[str, Any]], Any], session: Session, call: soap.Call) -> Any:
         try:
-            return self._parts.acts.remove_snapshot(call.this._moId, session.user, bool(call.args["removeChildren"]))
+            return act(call.this._moId, session.user, call.args)
         except KeyError:
             raise faults.not_found(call.this) from None

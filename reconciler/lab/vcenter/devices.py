@@ -74,6 +74,10 @@ def _controllers(vm: Vm) -> list[Any]:
     return made
 
 
+def disk_key(disk: Disk) -> int:
+    return BUSES[disk.bus][2] + disk.unit
+
+
 def _virtual_disk(disk: Disk) -> Any:
     _, controller, first = BUSES[disk.bus]
     return make(

@@ -54,3 +54,15 @@ def invalid_argument(name: str) -> Any:
 
 def not_supported() -> Any:
     return vmodl.fault.NotSupported(msg="The operation is not supported on the object.")
+
+
+def file_fault(file: str) -> Any:
+    return vim.fault.FileFault(msg=f"Error caused by file {file}", file=file)
+
+
+def file_locked(file: str) -> Any:
+    return vim.fault.FileLocked(msg=f"Unable to access file {file} since it is locked", file=file)
+
+
+def too_many_levels() -> Any:
+    return vim.fault.TooManySnapshotLevels(msg="Snapshot hierarchy is too deep.")

@@ -63,7 +63,9 @@ def _file(world: World, store: Datastore, path: str) -> bytes | tuple[Vm, Disk, 
     vm, disk = world.files.get((store.name, path), (None, None))
     if vm is None or disk is None or vm.key not in world.vms or disk not in vm.disks:
         return None
-    name = path.rpartition("/")[2]
+    folder, _, name = path.rpartition("/")
+    if (disk.datastore, disk.folder) != (store, folder):
+        return None  # moved away
     for file, extent in chains.running_first(disk):
         if name == file:
             return descriptor(disk, extent.name).encode()

@@ -14,7 +14,7 @@ from typing import Any
 from reconciler.lab.machines import Power, Snapshot, Vm
 from reconciler.lab.vcenter.devices import datastore_ref, devices, network_ref
 from reconciler.lab.vcenter.guest_view import guest, tools
-from reconciler.lab.vcenter.vmomi import make, vim
+from reconciler.lab.vcenter.vmomi import make, support, vim
 
 _vm: Any = vim.vm
 POWER = {Power.ON: "poweredOn", Power.OFF: "poweredOff", Power.SUSPENDED: "suspended"}
@@ -75,7 +75,7 @@ def _hardware(vm: Vm) -> Any:
 
 
 CONFIG: Mapping[str, Callable[[Vm], Any]] = {
-    "changeVersion": lambda vm: str(vm.revision),
+    "changeVersion": lambda vm: str(vm.config_version),
     "modified": lambda vm: datetime(1970, 1, 1, tzinfo=UTC),
     "name": lambda vm: escape_name(vm.name),
     "guestFullName": lambda vm: vm.guest_name,
@@ -246,7 +246,23 @@ def _networks(vm: Vm) -> Any:
     return vim.Network.Array([network_ref(n) for n in {n.network.key: n.network for n in vm.nics}.values()])
 
 
+_CANNOT = (
+    "recordReplaySupported",
+    "vmNpivWwnSupported",
+    "npivWwnOnNonRdmVmSupported",
+    "disableSnapshotsSupported",
+    "lockSnapshotsSupported",
+)
+
+
+def _capability(vm: Vm) -> Any:
+    must = [p.name for p in _vm.Capability._GetPropertyList() if not p.flags & support.F_OPTIONAL]
+    fields: dict[str, Any] = dict.fromkeys(must, True) | dict.fromkeys(_CANNOT, False)
+    return make(_vm.Capability, **{**fields, "changeTrackingSupported": vm.supports_change_tracking})
+
+
 PROPERTIES: Mapping[str, Callable[[Vm], Any]] = {
+    "capability": _capability,
     "name": lambda vm: escape_name(vm.name),
     "config": _config,
     **{f"config.{name}": read for name, read in CONFIG.items()},

@@ -11,6 +11,7 @@ from reconciler.lab.vcenter.events import Events
 from reconciler.lab.vcenter.inventory import Inventory
 from reconciler.lab.vcenter.properties import Reader
 from reconciler.lab.vcenter.sessions import Sessions
+from reconciler.lab.vcenter.snapshot_acts import SnapshotActs
 from reconciler.lab.world import World
 
 
@@ -32,6 +33,7 @@ class Parts:
     retrieval: Retrieval
     updates: Updates
     acts: Acts
+    snapshots: SnapshotActs
     events: Events
     about: Any
     denied: set[str]

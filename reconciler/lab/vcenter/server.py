@@ -15,7 +15,7 @@ from reconciler.lab.clock import LabClock
 from reconciler.lab.faults import Faults
 from reconciler.lab.tls import LabCa
 from reconciler.lab.vcenter import faults as vsphere_faults
-from reconciler.lab.vcenter import folder, soap
+from reconciler.lab.vcenter import folder, snapshot_view, soap
 from reconciler.lab.vcenter.acts import Acts
 from reconciler.lab.vcenter.calls import Calls, result_xml
 from reconciler.lab.vcenter.collector import Retrieval, Updates
@@ -25,6 +25,7 @@ from reconciler.lab.vcenter.inventory import Inventory
 from reconciler.lab.vcenter.parts import Parts
 from reconciler.lab.vcenter.properties import Reader
 from reconciler.lab.vcenter.sessions import COOKIE, Session, Sessions
+from reconciler.lab.vcenter.snapshot_acts import SnapshotActs
 from reconciler.lab.vcenter.tasks import Tasks
 from reconciler.lab.vcenter.vmomi import vim, vmodl
 from reconciler.lab.world import World
@@ -39,6 +40,8 @@ class _Answered:
 
 class VCenter:
     """start() … stop(). `faults` is the script, `calls` counts requests by label, `denied` names privileges that the user lacks."""
+
+    certificate = "vcenter"
 
     def __init__(
         self,
@@ -61,16 +64,18 @@ class VCenter:
         self.calls: Counter[str] = Counter()
         self.instance_uuid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"lab-vcenter:{world.root}"))
         self.denied: set[str] = set()
-        context, self.thumbprint_sha256 = ca.server_context("vcenter")
+        context, self.thumbprint_sha256 = ca.server_context(self.certificate)
         self._listener = Listener(context, port, clock, self._serve)
-        self.inventory = Inventory(world)
+        self.inventory = self._inventory(world)
         self.sessions = Sessions(world, user, password, session_idle_s)
         self.reader = Reader(self.inventory)
         self.retrieval = Retrieval(self.reader, page_size)
         self.tasks = Tasks(world, task_s)
-        self.inventory.extra = self.tasks.node
+        self.inventory.extra = lambda moid: self.tasks.node(moid) or snapshot_view.node(world, moid)
         self.inventory.recent_tasks = self.tasks.recent
         self.acts = Acts(world, self.tasks, self.denied)
+        self.snapshots = SnapshotActs(world, self.acts)
+        self.changes = self.acts.changes
         self._methods = Calls(
             Parts(
                 world,
@@ -80,6 +85,7 @@ class VCenter:
                 self.retrieval,
                 Updates(self.reader, world, self._is_live),
                 self.acts,
+                self.snapshots,
                 Events(world, self.inventory),
                 self._about(),
                 self.denied,
@@ -105,6 +111,9 @@ class VCenter:
             self.sessions.drop_all()
             self.world.touch()
         self._listener.stop()
+
+    def _inventory(self, world: World) -> Inventory:
+        return Inventory(world)
 
     def _is_live(self, session: Session) -> bool:
         return session.key in self.sessions.open
@@ -153,7 +162,7 @@ class VCenter:
         with self.world.lock:
             self.calls[label] += 1
         letter = self.faults.next(label)
-        if letter == "B" and call is not None and isinstance(call.this, vim.VirtualMachine) and call.method != "Fetch":
+        if letter == "B" and call is not None and isinstance(call.this, vim.VirtualMachine | vim.vm.Snapshot) and call.method != "Fetch":
             busy = vsphere_faults.task_in_progress(vim.Task("task-0"))
             return Response(500, soap.fault(busy, call.version), kind="text/xml; charset=utf-8")
         if (early := self._before(request, letter)) is not None:

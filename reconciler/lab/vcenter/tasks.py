@@ -35,11 +35,13 @@ class Task:
 
 
 class Tasks:
-    """Called under the world's lock. `seconds` is how long each task takes."""
+    """Called under the world's lock. `seconds` is how long each task takes; `operation_s` says otherwise for one ("removeSnapshot")."""
 
     def __init__(self, world: World, seconds: float) -> None:
         self._world = world
         self.seconds = seconds
+        self.operation_s: dict[str, float] = {}
+        self._fail: dict[str, list[Any]] = {}
         self.known: dict[str, Task] = {}
 
     def start(self, vm: Vm, operation: str, user: str, act: Callable[[], Any]) -> Any:
@@ -50,6 +52,8 @@ class Tasks:
 
         def end() -> None:
             try:
+                if failures := self._fail.get(operation):
+                    raise failures.pop(0)
                 task.result = act()
                 task.state = "success"
             except vmodl.MethodFault as err:
@@ -59,8 +63,12 @@ class Tasks:
             self._world.changed(vm)
             self._world.later(KEPT_S, lambda: self._forget(task))
 
-        self._world.later(self.seconds, end)
+        self._world.later(self.operation_s.get(operation, self.seconds), end)
         return vim.Task(task.key)
+
+    def fail_next(self, operation: str, fault: Any) -> None:
+        """The next task of that operation ends in `fault` and does nothing."""
+        self._fail.setdefault(operation, []).append(fault)
 
     def _forget(self, task: Task) -> None:
         self.known.pop(task.key, None)

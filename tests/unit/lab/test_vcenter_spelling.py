@@ -11,6 +11,7 @@ from pyVmomi.SoapAdapter import Deserialize
 
 from reconciler.lab.clock import WallClock
 from reconciler.lab.machines import Power
+from reconciler.lab.tracking import Tracking
 from reconciler.lab.vcenter import soap
 from reconciler.lab.vcenter.inventory import Inventory
 from reconciler.lab.vcenter.properties import Reader
@@ -33,7 +34,8 @@ def build(root: Path) -> World:
         vm = world.add_vm(f"vm {number} <&>", host, tpm=True, firmware="efi", secure_boot=True, cpu_affinity=(0, 1), folder="a/b")
         vm.extra_config = {"a<b": "c&d", "e": "f"}
         vm.annotation = "line\n<b>"
-        world.add_disk(vm, stores[number % 3], 1, bus=bus, kind=kind, change_id="52 ab/3", parents=("[x] y/z.vmdk",) * (number % 3))
+        record = Tracking("52" + "ab" * 15, 3)
+        world.add_disk(vm, stores[number % 3], 1, bus=bus, kind=kind, tracking=record, parents=("[x] y/z.vmdk",) * (number % 3))
         if kind == "FlatVer2":
             vm.disks[0].key_id = "key"
         world.add_disk(vm, stores[0], 1, bus="lsilogic")
