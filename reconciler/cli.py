@@ -54,6 +54,8 @@ def _dispatch(args: argparse.Namespace) -> int:
         case "worker":
             from reconciler.commands import worker
 
+            if args.volumes:
+                return worker.try_volumes(args.volumes)
             return worker.run(args.spec)
         case "run":
             from reconciler.commands import run as run_command
@@ -156,7 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     _sweep(commands.add_parser("sweep", help="what is left of ours on the targets, explained by no run"))
     _install(commands.add_parser("install", help="print the manifests that put the reconciler into a cluster"))
     worker = commands.add_parser("worker", help="the copy pod's program; started by the importer Job")
-    worker.add_argument("spec", type=Path, help="spec.json, mounted from the Job's Secret")
+    what = worker.add_mutually_exclusive_group(required=True)
+    what.add_argument("spec", type=Path, nargs="?", help="spec.json, mounted from the Job's Secret")
+    what.add_argument("--try", dest="volumes", nargs="+", metavar="MODE:CLAIM:PATH", help="open volumes as a copy would, then end")
     return parser
 
 

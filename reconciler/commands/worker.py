@@ -1,14 +1,18 @@
 """`reconciler worker SPEC.json`: the copy pod's entry. Reads the spec, hands it to worker.py, returns the exit code.
 
+`reconciler worker --try VOLUME...` is the binder pod's: the same program opens the volumes, and copies nothing.
+
 What it is not: argument parsing (cli.py). Imports no SDK, so that it starts at once.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from reconciler.core.copyspec import EXIT_WRONG, CopyResult, CopySpec, result_line
+from reconciler.mover import trial
 from reconciler.worker import run as run_copy
 
 
@@ -21,3 +25,15 @@ def run(spec_path: Path) -> int:
         sys.stdout.write(result_line(CopyResult((), f"{spec_path}: {err}", "SpecInvalid")) + "\n")
         return EXIT_WRONG
     return run_copy(spec)
+
+
+def try_volumes(volumes: Sequence[str]) -> int:
+    """MODE:CLAIM:PATH each. The result line is all it prints; the pod's termination message is taken from the log."""
+    try:
+        parsed = [trial.Volume.parse(text) for text in volumes]
+    except ValueError as err:
+        result, code = CopyResult((), f"volumes to try are MODE:CLAIM:PATH: {err}", "SpecInvalid"), EXIT_WRONG
+    else:
+        result, code = trial.run(parsed)
+    sys.stdout.write(result_line(result) + "\n")
+    return code

@@ -13,7 +13,7 @@ from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_li
 from reconciler.core.model import Power, Watermark
 from reconciler.core.moves import Do, Fail, Move, Refresh, Wait, dying, out_of_sight, ref, source_changed, target_runs, target_still
 from reconciler.core.record import FrozenDisk
-from reconciler.core.target import CopyJob, Job, JobPhase, Volume, VolumeMode
+from reconciler.core.target import Binder, CopyJob, Job, JobPhase, Volume, VolumeMode
 from reconciler.core.view import ROUND, View
 
 WATERMARK_STEP_BYTES = 256 << 20  # a watermark is patched when it grew this much: what a killed worker may copy twice
@@ -132,7 +132,7 @@ def _fails(v: View) -> str:
     return f"copy-fails:{proven}"
 
 
-def result_of(job: Job) -> CopyResult | None:
+def result_of(job: Job | Binder) -> CopyResult | None:
     """The worker's last word: its termination message is one result line."""
     for line in reversed(job.termination_message.splitlines()):
         parsed = parse_line(line)

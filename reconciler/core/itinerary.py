@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reconciler.core import copying, handing, moves, reserving, unwinding
+from reconciler.core import copying, handing, moves, preflight, reserving, unwinding
 from reconciler.core.model import Milestone, Mode, Power
 from reconciler.core.moves import Move
 from reconciler.core.view import View
@@ -24,6 +24,7 @@ class Phase(StrEnum):
     RESERVE_NAMESPACE = "ReserveNamespace"
     CREATE_VOLUMES = "CreateDataVolumes"
     BIND_VOLUMES = "BindVolumes"
+    PREFLIGHT = "Preflight"
     RESERVE_VM = "ReserveVM"
     RELEASE_BINDER = "ReleaseBinder"
     POWER_OFF = "PowerOffSource"
@@ -104,6 +105,7 @@ COLD_BEFORE: tuple[Step, ...] = (
     Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, reserving.ensure_namespace),
     Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, lambda v: _volumes_there(v) and moves.target_still(v), reserving.ensure_volumes),
     Step(Phase.BIND_VOLUMES, Stage.INITIALIZE, _volumes_bound, reserving.bind_volumes),
+    Step(Phase.PREFLIGHT, Stage.INITIALIZE, preflight.tried, preflight.try_volumes),
     Step(Phase.RESERVE_VM, Stage.INITIALIZE, _vm_reserved, reserving.reserve_vm),
     Step(Phase.RELEASE_BINDER, Stage.INITIALIZE, _binder_gone, moves.drop_binder),
     Step(Phase.POWER_OFF, Stage.INITIALIZE, lambda v: v.source_power is Power.OFF, reserving.power_off),

@@ -52,12 +52,13 @@ class Declare:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A milestone that needs no act. `epoch`, if set, is the newly proven source epoch."""
+    """A milestone, or proof, that needs no act. `epoch`, if set, is the newly proven source epoch; `tried` the volumes proven to open."""
 
     milestone: Milestone
     message: str
     epoch: str | None = None
     result: Result | None = None
+    tried: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

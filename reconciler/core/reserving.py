@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.core import names
+from reconciler.core import preflight
 from reconciler.core.actions import (
-    EnsureBinder,
     EnsureNamespace,
     EnsureVm,
     EnsureVolumes,
@@ -34,7 +33,7 @@ from reconciler.core.moves import (
     target_still,
 )
 from reconciler.core.record import IntentKind
-from reconciler.core.target import BinderSpec, TargetVmSpec, VolumeSpec
+from reconciler.core.target import TargetVmSpec, VolumeSpec
 from reconciler.core.view import View
 
 
@@ -108,19 +107,7 @@ def bind_volumes(v: View) -> Move:
     why = "; ".join(f"{x.name}: {x.events[0]}" if x.events else x.name for x in waiting)
     if not any(x.waits_for_consumer for x in waiting):
         return Wait(f"PVC not bound yet: {why}")
-    f = v.frozen
-    if v.binder is not None:
-        if v.binder.phase == "Running":
-            return drop_binder(v)  # it runs, so what it mounts is bound: these PVCs were made after it, and need another
-        return Wait(f"PVC not bound yet: {why}; binder pod {v.binder.name} is {v.binder.phase} {v.binder.message}".rstrip())
-    spec = BinderSpec(
-        namespace=f.namespace,
-        name=names.binder_name(v.record.run, v.record.slug),
-        volumes=tuple((d.pvc, d.volume_mode) for d in f.disks),
-        placement=f.placement,
-        owner=v.owner,
-    )
-    return Do(EnsureBinder(v.key, f.destination, spec), "one pod mounts all disks, so that they are bound in one place")
+    return preflight.mount(v, f"PVC not bound yet: {why}")
 
 
 def reserve_vm(v: View) -> Move:

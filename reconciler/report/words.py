@@ -26,6 +26,7 @@ _PHASES = {
     "ReserveNamespace": "preparing the namespace",
     "CreateDataVolumes": "creating target disks",
     "BindVolumes": "binding target disks",
+    "Preflight": "trying to open the target disks",
     "ReserveVM": "reserving the target VM",
     "ReleaseBinder": "releasing the binder pod",
     "PowerOff": "shutting down the source",

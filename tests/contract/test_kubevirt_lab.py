@@ -226,6 +226,12 @@ class TestRights:
         driver.ensure_namespace("new")
         driver.ensure_volume(want.volume(site, waiting=True), None)
         assert seen_volume(site).waits_for_consumer
+        for node in ("node-a", "node-b"):
+            site.cluster.cordon(node)
+        driver.ensure_binder(want.binder(site))
+        eventually(site, lambda: driver.read_inventory([namespace]).binders[0].message.startswith("Unschedulable"))
+        for node in ("node-a", "node-b"):
+            site.cluster.cordon(node, on=False)
         for _ in range(2):
             driver.ensure_volume(want.volume(site, waiting=True), None)
             driver.ensure_binder(want.binder(site))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from reconciler.core.inventory import SiteInfo
 from reconciler.core.target import Binder, Instance, Job, StorageClass, Stranger, TargetInventory, TargetVm, Volume
-from reconciler.drivers.kubevirt import failures, labels, parse, reasons, writers
+from reconciler.drivers.kubevirt import failures, labels, parse, reasons, topology, writers
 from reconciler.drivers.kubevirt import resources as kinds
 from reconciler.drivers.kubevirt.api import Api
 from reconciler.drivers.kubevirt.labels import Obj
@@ -43,6 +43,7 @@ def read(api: Api, site: SiteInfo, namespaces: Sequence[str], us: Instance) -> T
     nodes = {node["metadata"]["name"]: node for node in api.list(kinds.NODES)}
     classes = _storage_classes(api)
     waiting = frozenset(c.name for c in classes if c.waits_for_consumer)
+    ground = _ground(api, lists)
     return TargetInventory(
         site=site,
         namespaces=frozenset(item["metadata"]["name"] for item in api.list(kinds.NAMESPACES)),
@@ -50,7 +51,7 @@ def read(api: Api, site: SiteInfo, namespaces: Sequence[str], us: Instance) -> T
         networks=frozenset(_full_names(_list_if_installed(api, kinds.ATTACHMENTS))),
         volumes=tuple(volume for part in lists for volume in _volumes(part, nodes, waiting, us)),
         jobs=tuple(job for part in lists for job in _jobs(part, us)),
-        binders=tuple(binder for part in lists for binder in _binders(part, us)),
+        binders=tuple(binder for part in lists for binder in _binders(part, ground, us)),
         vms=tuple(vm for part in lists for vm in _machines(part, us)),
         instance_types=_instance_types(api),
         strangers=tuple(stranger for part in lists for stranger in _strangers(part, us)),
@@ -85,9 +86,25 @@ def _jobs(lists: _Lists, us: Instance) -> Iterable[Job]:
     return (parse.job(job, by_job[job["metadata"]["uid"]], events) for job in lists.jobs if _has_role(job, labels.ROLE_IMPORTER, us))
 
 
-def _binders(lists: _Lists, us: Instance) -> Iterable[Binder]:
+def _binders(lists: _Lists, ground: topology.Ground, us: Instance) -> Iterable[Binder]:
     events = reasons.by_uid(lists.events)
-    return (parse.binder(pod, events) for pod in lists.pods if _has_role(pod, labels.ROLE_BINDER, us))
+    ours = (pod for pod in lists.pods if _has_role(pod, labels.ROLE_BINDER, us))
+    return (parse.binder(pod, events, topology.apart(pod, lists.claims, ground)) for pod in ours)
+
+
+def _ground(api: Api, lists: Iterable[_Lists]) -> topology.Ground:
+    """Read only while a binder finds no node. Without the right to look, nothing is proven, and the scheduler's own words must do."""
+    pods = (pod for part in lists for pod in part.pods)
+    if not any(topology.unschedulable(pod) for pod in pods if labels.labels_of(pod).get(labels.ROLE) == labels.ROLE_BINDER):
+        return topology.Ground()
+    try:
+        volumes = api.list(kinds.PERSISTENT_VOLUMES)
+    except RetryableError as err:
+        if err.reason != "Forbidden":
+            raise
+        volumes = ()
+    classes = api.list(kinds.STORAGE_CLASSES)
+    return topology.Ground({v["metadata"]["name"]: v for v in volumes}, {c["metadata"]["name"]: c for c in classes})
 
 
 def _has_role(obj: Obj, role: str, us: Instance) -> bool:

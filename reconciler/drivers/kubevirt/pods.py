@@ -33,15 +33,16 @@ def target_path(index: int, mode: VolumeMode) -> str:
 
 
 def binder(spec: BinderSpec, settings: TargetSettings) -> Json:
-    """Only has to be scheduled and to start once. Grace of 1 s: 0 would be a forced deletion, which we never ask for (safety 4)."""
-    pod_spec = _pod_spec(spec.volumes, spec.placement, settings, "binder", ["sleep", "infinity"])
+    """The importer's twin (user, image, account, placement, command), which opens each volume and ends.
+
+    Grace of 1 s: 0 would be a forced deletion, which we never ask for (safety 4).
+    """
+    volumes = [f"{mode.value}:{claim}:{mount_path(index, mode)}" for index, (claim, mode) in enumerate(spec.volumes)]
+    pod_spec = _pod_spec(spec.volumes, spec.placement, settings, "binder", [*settings.worker_command, "--try", *volumes])
     pod_spec["terminationGracePeriodSeconds"] = 1
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": _metadata(spec.namespace, spec.name, spec.owner, labels.ROLE_BINDER),
-        "spec": pod_spec,
-    }
+    metadata = _metadata(spec.namespace, spec.name, spec.owner, labels.ROLE_BINDER)
+    metadata["annotations"] |= {labels.TRIAL: spec.trial}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec}
 
 
 def importer(job: CopyJob, settings: TargetSettings) -> Json:

@@ -23,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     Rule("", "namespaces", ("get", "list", "create")),
     Rule("", "nodes", ("get", "list")),
     Rule("", "persistentvolumeclaims", ("get", "list", "watch", "create", "patch", "delete")),
+    Rule("", "persistentvolumes", ("list",)),
     Rule("", "pods", ("get", "list", "create", "delete")),
     Rule("", "pods/log", ("get",)),
     Rule("", "secrets", ("get", "create", "patch")),

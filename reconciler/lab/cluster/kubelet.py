@@ -120,7 +120,7 @@ class Kubelets:
         try:
             self._check_attached(pod)
             self._homes.add(pod["metadata"]["uid"])
-            files = prepare(pod, self._store, self.files_of(pod), self._volumes.path)
+            files = prepare(pod, self._store, self.files_of(pod), self._volumes.mount)
             todo = [*(pod["spec"].get("initContainers") or []), pod["spec"]["containers"][0]]
             running = Running(pod["spec"]["nodeName"], files, todo, None, self._clock.monotonic())
             self._next(pod, running)

@@ -14,7 +14,7 @@ from reconciler.lab.cluster.collector import claims_of
 from reconciler.lab.cluster.conditions import set_condition
 from reconciler.lab.cluster.deletion import DeleteOptions, delete
 from reconciler.lab.cluster.events import Recorder
-from reconciler.lab.cluster.kinds import NODE, POD, PVC, STORAGE_CLASS
+from reconciler.lab.cluster.kinds import NODE, POD, PV, PVC, STORAGE_CLASS
 from reconciler.lab.cluster.storage import SELECTED_NODE
 from reconciler.lab.cluster.store import Store, clone
 
@@ -71,6 +71,10 @@ class Scheduler:
         if not fitting:
             why = f"{len(nodes)} node(s) didn't match Pod's node affinity/selector, were unschedulable or had untolerated taints"
             return self._unschedulable(pod, len(nodes), why)
+        terms = [term for _, claim in claims if claim is not None and (term := self._topology(claim))]
+        fitting = [node for node in fitting if all(_matches_any(term, node["metadata"].get("labels") or {}) for term in terms)]
+        if not fitting:
+            return self._unschedulable(pod, len(nodes), f"{len(nodes)} node(s) had volume node affinity conflict")
         node = self._prefer(fitting, namespace, {name for name, _ in claims})["metadata"]["name"]
         for claim in waiting:
             if SELECTED_NODE not in (claim["metadata"].get("annotations") or {}):
@@ -80,6 +84,16 @@ class Scheduler:
         if not waiting:
             self._bind(pod, node)
         return None
+
+    def _topology(self, claim: Json) -> list[Json]:
+        """Node selector terms of its volume; of its class while it has none."""
+        volume = self._store.get(PV, "", claim["spec"].get("volumeName") or "")
+        if volume is not None:
+            required = (volume["spec"].get("nodeAffinity") or {}).get("required") or {}
+            return list(required.get("nodeSelectorTerms") or [])
+        storage_class = self._store.get(STORAGE_CLASS, "", claim["spec"].get("storageClassName") or "") or {}
+        allowed = storage_class.get("allowedTopologies") or []
+        return [{"matchExpressions": [e | {"operator": "In"} for e in term.get("matchLabelExpressions") or []]} for term in allowed]
 
     def _waits_for_consumer(self, claim: Json) -> bool:
         storage_class = self._store.get(STORAGE_CLASS, "", claim["spec"].get("storageClassName") or "")
@@ -173,7 +187,10 @@ def _affine(pod: Json, labels: Json) -> bool:
     required = ((pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
     if not required:
         return True
-    terms = required.get("nodeSelectorTerms") or []
+    return _matches_any(required.get("nodeSelectorTerms") or [], labels)
+
+
+def _matches_any(terms: list[Json], labels: Json) -> bool:
     return any(all(_expression(e, labels) for e in term.get("matchExpressions") or []) for term in terms)
 
 

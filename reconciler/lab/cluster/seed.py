@@ -13,12 +13,16 @@ from reconciler.lab.cluster.defaults import DEFAULT_CLASS
 from reconciler.lab.cluster.kinds import CDI, CDI_CONFIG, CLUSTER_INSTANCETYPE, KINDS, KUBEVIRT_CR, STORAGE_CLASS, STORAGE_PROFILE
 
 Json = dict[str, Any]
+ZONE = "topology.kubernetes.io/zone"
 NAMESPACES = ("kube-system", "default", "openshift-mtv", "kubevirt")
 
 
 @dataclass(frozen=True, slots=True)
 class LabStorageClass:
-    """A class of the lab. `modes`: (accessMode, volumeMode) pairs of its StorageProfile, best first."""
+    """A class of the lab. `modes`: (accessMode, volumeMode) pairs of its StorageProfile, best first.
+
+    `zones`: its volumes can be used in one of these only; Immediate takes them in turn, WaitForFirstConsumer that of the chosen node.
+    """
 
     name: str
     wait_for_consumer: bool = False
@@ -26,6 +30,7 @@ class LabStorageClass:
     expandable: bool = True
     provisioner: str = "csi.lab.example.com"
     modes: tuple[tuple[str, str], ...] = (("ReadWriteOnce", "Filesystem"), ("ReadWriteOnce", "Block"))
+    zones: tuple[str, ...] = ()
 
 
 FAST = LabStorageClass("fast", wait_for_consumer=True, default=True)
@@ -36,7 +41,7 @@ def objects(nodes: Sequence[str], classes: Sequence[LabStorageClass], cdi: bool)
     for name in NAMESPACES:
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     for name in nodes:
-        yield node(name)
+        yield node(name, zone=name.rpartition("-")[2])
     for storage_class in classes:
         yield _storage_class(storage_class)
         if cdi:
@@ -66,8 +71,9 @@ def objects(nodes: Sequence[str], classes: Sequence[LabStorageClass], cdi: bool)
     yield from _crds(cdi)
 
 
-def node(name: str) -> Json:
+def node(name: str, zone: str = "a") -> Json:
     labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "kubevirt.io/schedulable": "true"}
+    labels[ZONE] = zone
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -102,6 +108,7 @@ def _storage_class(c: LabStorageClass) -> Json:
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "WaitForFirstConsumer" if c.wait_for_consumer else "Immediate",
         "allowVolumeExpansion": c.expandable,
+        **({"allowedTopologies": [{"matchLabelExpressions": [{"key": ZONE, "values": list(c.zones)}]}]} if c.zones else {}),
     }
 
 

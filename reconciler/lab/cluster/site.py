@@ -237,6 +237,11 @@ class Cluster:
             else:
                 self._volumes.broken[storage_class] = message
 
+    def refuse_volumes(self, storage_class: str, on: bool = True) -> None:
+        """Let no pod open volumes of a class for writing: devices that belong to root, a squashed export, a read-only mount."""
+        with self.store.lock:
+            (self._volumes.refusing.add if on else self._volumes.refusing.discard)(storage_class)
+
     def kill_for_memory(self, namespace: str, pod: str) -> None:
         """The pod's process is killed as by the kernel's out-of-memory killer. Errors: KeyError when it does not run."""
         with self.store.lock:

@@ -13,21 +13,24 @@ from typing import Any
 
 from reconciler.lab.cluster.deletion import DeleteOptions, delete
 from reconciler.lab.cluster.events import Recorder
-from reconciler.lab.cluster.kinds import PV, PVC, STORAGE_CLASS
+from reconciler.lab.cluster.kinds import NODE, PV, PVC, STORAGE_CLASS
 from reconciler.lab.cluster.quantity import parse, storage_of
+from reconciler.lab.cluster.seed import ZONE
 from reconciler.lab.cluster.store import Store, clone
 
 Json = dict[str, Any]
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 _COMPONENT = "persistentvolume-controller"
+_FORBIDDEN_FOLDER, _FORBIDDEN_DEVICE = Path("/sys/kernel"), Path("/sys/devices/system/cpu/possible")
 
 
 class Volumes:
-    """`broken`: class name -> message of a backend that cannot provision."""
+    """`broken`: class name -> message of a backend that cannot provision. `refusing`: classes whose volumes no pod can open for writing."""
 
     def __init__(self, store: Store, events: Recorder, root: Path) -> None:
         self._store, self._events, self._root = store, events, root
         self.broken: dict[str, str] = {}
+        self.refusing: set[str] = set()
         self._refused: dict[str, str] = {}  # claim uid -> version that could not be bound while `_world` was as it is
         self._world: tuple[int, tuple[tuple[str, str], ...]] = (0, ())
         root.mkdir(parents=True, exist_ok=True)
@@ -40,6 +43,18 @@ class Volumes:
         if volume is None:
             raise KeyError(f"PersistentVolumeClaim {namespace}/{claim} is not bound")
         return Path(volume["spec"]["csi"]["volumeHandle"])
+
+    def mount(self, namespace: str, claim: str) -> Path:
+        """What a pod gets to see. Errors: KeyError while it is not bound.
+
+        A volume of a refusing class is shown as a place of sysfs, in which nobody may create files, and one of its read-only attributes
+        for a device. The process then meets the kernel's real EACCES (EROFS where /sys is mounted read-only), as root too.
+        """
+        path = self.path(namespace, claim)
+        found = self._store.get(PVC, namespace, claim)
+        if found is None or found["spec"].get("storageClassName") not in self.refusing:
+            return path
+        return _FORBIDDEN_DEVICE if found["spec"]["volumeMode"] == "Block" else _FORBIDDEN_FOLDER
 
     def step(self) -> None:
         world = (self._store.version(STORAGE_CLASS), tuple(self.broken.items()))
@@ -112,7 +127,22 @@ class Volumes:
             },
             "status": {"phase": "Bound"},
         }
+        if zone := self._zone(claim, storage_class):
+            term = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": [zone]}]}
+            volume["spec"]["nodeAffinity"] = {"required": {"nodeSelectorTerms": [term]}}
         return self._store.insert(PV, volume)
+
+    def _zone(self, claim: Json, storage_class: Json) -> str:
+        """Of the node that the scheduler chose; else the class's zones in turn, which is how two disks of one VM come apart."""
+        allowed = storage_class.get("allowedTopologies") or []
+        if not allowed:
+            return ""
+        chosen = self._store.get(NODE, "", _annotations(claim).get(SELECTED_NODE, ""))
+        if chosen is not None:
+            return str(chosen["metadata"]["labels"][ZONE])
+        zones: list[str] = allowed[0]["matchLabelExpressions"][0]["values"]
+        made = [v for v in self._store.all(PV) if v["spec"]["storageClassName"] == storage_class["metadata"]["name"]]
+        return zones[len(made) % len(zones)]
 
     def _bind(self, claim: Json, volume: Json) -> None:
         new = clone(claim)

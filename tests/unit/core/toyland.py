@@ -158,6 +158,7 @@ class Toyland:
     source_unknown: bool = False
     obey_shutdown: bool = True
     job_exit: list[int] = field(default_factory=list)
+    trial_exit: list[int] = field(default_factory=list)
     serial: int = 0
 
     def inventory(self) -> Inventory:
@@ -245,10 +246,22 @@ class Toyland:
                     self.volumes[spec.name] = replace(adopt, migration=spec.owner.migration) if adopt else fresh
             case EnsureBinder():
                 spec_ = action.spec
-                self.binders[spec_.name] = Binder(spec_.namespace, spec_.name, "Running", "", spec_.owner.migration, spec_.owner.vm)
+                code = self.trial_exit.pop(0) if self.trial_exit else 0
+                fault = CopyResult((), "PVC (Filesystem): EACCES", "VolumeNotUsable") if code else CopyResult(())
+                self.binders[spec_.name] = Binder(
+                    spec_.namespace,
+                    spec_.name,
+                    "Failed" if code else "Succeeded",
+                    "",
+                    spec_.owner.migration,
+                    spec_.owner.vm,
+                    trial=spec_.trial,
+                    exit_code=code,
+                    termination_message=result_line(fault),
+                )
                 for pvc, _ in spec_.volumes:
                     self.volumes[pvc] = replace(
-                        self.volumes[pvc], phase="Bound", writers=(Writer(spec_.name, "Running", False, True, "binder"),)
+                        self.volumes[pvc], phase="Bound", writers=(Writer(spec_.name, "Succeeded", True, True, "binder"),)
                     )
             case DropBinder():
                 del self.binders[action.name]
