@@ -2,13 +2,15 @@
 
 What it is not: a lease or a disk reader. Where it stands: server.py parses the request and writes what is answered here.
 The lock: the hypervisor holds the extent of a powered-on machine's disk; nobody else can open it, and vCenter answers 500.
+Disks on vSAN and vVols are objects, of which only the descriptor is a file.
 Source: vSphere Web Services SDK Programming Guide, "HTTP access to vSphere server files"; RFC 9110 section 14 for ranges.
 """
 
 from __future__ import annotations
 
+import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -17,8 +19,8 @@ from reconciler.lab.machines import Datastore, Disk, Power, Vm
 from reconciler.lab.vcenter.machine_view import escape_name
 from reconciler.lab.world import World
 
-# A redo file is no raw image: the lab shows its first sector, with the magic number of the format, and nothing of the guest's bytes.
-_SESPARSE_HEAD = (0xCAFEBABE).to_bytes(8, "little") + bytes(504)
+# A redo file is no raw image: the lab shows a head with the magic number of the format and noise, and nothing of the guest's bytes.
+_SESPARSE = (0xCAFEBABE).to_bytes(8, "little") + bytes(504) + random.Random(1).randbytes(65024)
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
@@ -54,8 +56,10 @@ def answer(world: World, target: str, range_header: str | None) -> Answer:
     if running and (extent == disk.path or not store.reads_running_base):
         return _page(500, f"Failed to open file '{path}': Failed to lock the file")
     if extent.name.endswith("-sesparse.vmdk"):
-        return Answer(200, _SESPARSE_HEAD, kind="application/octet-stream")
-    return _ranged(extent, range_header)
+        found = _ranged(len(_SESPARSE), range_header)
+        return replace(found, body=_SESPARSE[found.start : found.start + found.length])
+    found = _ranged(extent.stat().st_size, range_header)
+    return found if found.status == 416 else replace(found, path=extent)
 
 
 def _file(world: World, store: Datastore, path: str) -> bytes | tuple[Vm, Disk, Path] | None:
@@ -68,8 +72,8 @@ def _file(world: World, store: Datastore, path: str) -> bytes | tuple[Vm, Disk, 
         return None  # moved away
     for file, extent in chains.running_first(disk):
         if name == file:
-            return descriptor(disk, extent.name).encode()
-        if name == extent.name:
+            return descriptor(disk, extent.name if store.flat_files else f"{store.kind.lower()}://{disk.uuid}").encode()
+        if name == extent.name and store.flat_files:
             return vm, disk, extent
     return None  # merged away
 
@@ -105,10 +109,9 @@ def descriptor(disk: Disk, extent: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ranged(path: Path, header: str | None) -> Answer:
-    """One range, or the whole file; a header that is no byte range is ignored, as RFC 9110 wants."""
-    size = path.stat().st_size
-    whole = Answer(200, path=path, length=size, size=size, kind="application/octet-stream")
+def _ranged(size: int, header: str | None) -> Answer:
+    """One range, or all of `size`; a header that is no byte range is ignored, as RFC 9110 wants."""
+    whole = Answer(200, length=size, size=size, kind="application/octet-stream")
     found = _RANGE.match(header.strip()) if header else None
     if found is None or found.groups() == ("", ""):
         return whole
@@ -119,7 +122,7 @@ def _ranged(path: Path, header: str | None) -> Answer:
         start, end = int(first), min(int(last) if last else size - 1, size - 1)
     if start >= size or end < start:
         return Answer(416, size=size)
-    return Answer(206, path=path, start=start, length=end - start + 1, size=size, kind="application/octet-stream")
+    return Answer(206, start=start, length=end - start + 1, size=size, kind="application/octet-stream")
 
 
 def _page(status: int, text: str) -> Answer:

@@ -234,6 +234,8 @@ def _layout(vm: Vm) -> Any:
             (disk.backing, "diskDescriptor", 600),
             (f"[{disk.datastore.name}] {disk.folder}/{disk.path.name}", "diskExtent", disk.capacity_bytes),
         ):
+            if kind == "diskExtent" and not disk.datastore.flat_files:
+                continue
             made.append(make(_vm.FileLayoutEx.FileInfo, key=len(made), name=name, type=kind, size=size, uniqueSize=size, accessible=True))
     return make(_vm.FileLayoutEx, file=made, timestamp=datetime(1970, 1, 1, tzinfo=UTC))
 

@@ -246,3 +246,40 @@ def test_a_stopped_vcenter_comes_back_on_the_same_port(tmp_path: Path) -> None:
         vcenter.stop()
         assert vcenter.port == port
     assert threading.active_count() == before
+
+
+def test_who_reads_a_redo_file_gets_its_own_bytes_and_no_disk(vcenter: VCenter, world: World) -> None:
+    batch = world.vm("batch-01")
+    snapshot = world.create_snapshot(batch, "s")
+    try:
+        target = BATCH.replace("-flat", f"-{batch.disks[0].deltas:06d}-sesparse")
+        response, body = ask(vcenter, target, {"Range": "bytes=512-4607"})
+        assert (response.status, len(body)) == (206, 4096) and body != batch.disks[0].path.read_bytes()[512:4608]
+        assert ask(vcenter, target, {"Range": f"bytes={sparse.MIB}-"})[0].status == 416
+    finally:
+        world.remove_snapshot(batch, snapshot.key)
+
+
+@pytest.mark.parametrize(
+    ("kind", "readable", "off", "running"), [("VMFS", True, 206, 206), ("NFS", False, 206, 500), ("vsan", None, 404, 404)]
+)
+def test_each_datastore_has_its_own_rule_for_the_base(tmp_path: Path, kind: str, readable: bool | None, off: int, running: int) -> None:
+    world = World(tmp_path, WallClock())
+    dc = world.add_datacenter("DC1")
+    vm = world.add_vm("a", world.add_host("esxi", world.add_cluster("C", dc)))
+    world.add_disk(vm, world.add_datastore("ds", dc, kind, base_readable=readable), 1)
+    vcenter = VCenter(world, LabCa(tmp_path / "ca"), world.clock)
+    vcenter.start()
+    target, part = "/folder/a/a-flat.vmdk?dcPath=DC1&dsName=ds", {"Range": "bytes=0-511"}
+    try:
+        assert ask(vcenter, target, part)[0].status == off
+        world.power_on(vm)
+        assert ask(vcenter, target, part)[0].status == (404 if kind == "vsan" else 500)
+        snapshot = world.create_snapshot(vm, "s")
+        assert ask(vcenter, target, part)[0].status == running
+        world.remove_snapshot(vm, snapshot.key)  # the base is the running file again
+        assert ask(vcenter, target, part)[0].status == (404 if kind == "vsan" else 500)
+        body = ask(vcenter, target.replace("-flat", ""))[1].decode()
+        assert ("vsan://" in body) == (kind == "vsan")
+    finally:
+        vcenter.stop()
