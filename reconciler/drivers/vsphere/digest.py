@@ -13,6 +13,7 @@ from typing import Any
 
 from reconciler.core.inventory import SourceSnapshot
 from reconciler.drivers.vsphere.hardware import read_devices
+from reconciler.drivers.vsphere.notes import Moment, Note
 from reconciler.drivers.vsphere.sdk import kind, moid
 
 Properties = dict[str, Any]
@@ -22,10 +23,11 @@ _EXTRA = frozenset({"ctkenabled", "numa.nodeaffinity", "disk.enableuuid"})
 
 @dataclass(frozen=True, slots=True)
 class Snapshots:
-    """`current` is a reference in document form."""
+    """`current` is a reference in document form. `moments`: of ours, by id, the moment before each was made."""
 
     all: tuple[SourceSnapshot, ...]
     current: Document
+    moments: Mapping[str, Moment | None]
 
 
 def digest(path: str, value: Any) -> Any:
@@ -50,12 +52,17 @@ def _extra_config(options: Sequence[Any]) -> dict[str, str]:
 
 def _snapshots(info: Any) -> Snapshots:
     current = info.currentSnapshot
-    return Snapshots(tuple(_flatten(info.rootSnapshotList)), _reference(current) if current is not None else {"kind": "", "id": ""})
+    noted = [(moid(tree.snapshot), plain(tree.name), Note.parse(tree.description or "")) for tree in _flatten(info.rootSnapshotList)]
+    return Snapshots(
+        tuple(SourceSnapshot(id=id_, name=name, key=note.key if note else None) for id_, name, note in noted),
+        _reference(current) if current is not None else {"kind": "", "id": ""},
+        {id_: note.moment for id_, _, note in noted if note},
+    )
 
 
-def _flatten(trees: Sequence[Any]) -> Iterator[SourceSnapshot]:
+def _flatten(trees: Sequence[Any]) -> Iterator[Any]:
     for tree in trees:
-        yield SourceSnapshot(id=moid(tree.snapshot), name=plain(tree.name), key=None)
+        yield tree
         yield from _flatten(tree.childSnapshotList)
 
 

@@ -20,7 +20,7 @@ from reconciler.drivers.vsphere.collector import Watch
 from reconciler.drivers.vsphere.digest import Properties
 from reconciler.drivers.vsphere.faults import CALL_ERRORS
 from reconciler.drivers.vsphere.hardware import Devices
-from reconciler.drivers.vsphere.machine import convert_vm
+from reconciler.drivers.vsphere.machine import FROZEN, convert_vm
 from reconciler.drivers.vsphere.places import HostFacts, Places
 from reconciler.drivers.vsphere.sdk import moid, vmodl
 from reconciler.drivers.vsphere.session import Session
@@ -76,7 +76,10 @@ class InventoryCache:
     def _all_known(self, properties: Properties) -> bool:
         places = self._known_places()
         devices: Devices = properties.get("config.hardware.device") or Devices()
-        return all(places.knows(id_) for id_ in (properties.get("runtime.host"), *(disk.store_id for disk in devices.disks)) if id_)
+        stores = {disk.store_id for disk in devices.disks}
+        for config in (properties.get(FROZEN) or {}).values():
+            stores.update(disk.store_id for disk in (config.get("config.hardware.device") or Devices()).disks)
+        return all(places.knows(id_) for id_ in (properties.get("runtime.host"), *stores) if id_)
 
     def close(self) -> None:
         with self._lock:

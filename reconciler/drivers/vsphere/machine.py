@@ -6,14 +6,19 @@ document that concerns read (workload.py).
 
 from __future__ import annotations
 
-from reconciler.core.inventory import SourceVm
+from collections.abc import Mapping
+from dataclasses import replace
+
+from reconciler.core.inventory import SourceDisk, SourceSnapshot, SourceVm
 from reconciler.core.model import Power
+from reconciler.drivers.vsphere.changeid import ChangeId
 from reconciler.drivers.vsphere.devices import place_devices
-from reconciler.drivers.vsphere.digest import Properties, plain
+from reconciler.drivers.vsphere.digest import Properties, Snapshots, plain
 from reconciler.drivers.vsphere.hardware import Devices
 from reconciler.drivers.vsphere.places import Places
 from reconciler.drivers.vsphere.workload import change_tracking, workload
 
+FROZEN = "snapshot config"  # ours: properties of each own snapshot, by its id, beside the VM's in a direct read
 _POWER = {"poweredOn": Power.ON, "poweredOff": Power.OFF, "suspended": Power.SUSPENDED}
 _MIB = 1 << 20
 
@@ -24,7 +29,6 @@ def convert_vm(id_: str, properties: Properties, places: Places, earlier: Source
     tracking = change_tracking(properties, extra)
     hardware = place_devices(properties.get("config.hardware.device") or Devices(), extra, places, tracking)
     raw_name = str(properties.get("name", id_))
-    snapshots = properties.get("snapshot")
     return SourceVm(
         id=id_,
         uuid=str(properties.get("config.instanceUuid") or ""),
@@ -44,7 +48,7 @@ def convert_vm(id_: str, properties: Properties, places: Places, earlier: Source
         host_id=str(properties.get("runtime.host") or ""),
         disks=hardware.disks,
         nics=hardware.nics,
-        snapshots=snapshots.all if snapshots is not None else (),
+        snapshots=_snapshots(properties, places),
         consolidation_needed=bool(properties.get("runtime.consolidationNeeded")),
         change_tracking=tracking,
         is_template=bool(properties.get("config.template")),
@@ -52,6 +56,27 @@ def convert_vm(id_: str, properties: Properties, places: Places, earlier: Source
         nested_virtualization=bool(properties.get("config.nestedHVEnabled")),
         attributes=workload(id_, properties, extra, hardware, places, earlier.attributes if earlier else {}),
     )
+
+
+def _snapshots(properties: Properties, places: Places) -> tuple[SourceSnapshot, ...]:
+    snapshots: Snapshots | None = properties.get("snapshot")
+    if snapshots is None:
+        return ()
+    frozen: Mapping[str, Properties] = properties.get(FROZEN) or {}
+    return tuple(
+        replace(each, disks=_frozen_disks(frozen[each.id], snapshots, each.id, places)) if each.id in frozen else each
+        for each in snapshots.all
+    )
+
+
+def _frozen_disks(config: Properties, snapshots: Snapshots, id_: str, places: Places) -> tuple[SourceDisk, ...]:
+    """The VM's disks as a snapshot froze them, with change ids as we give them out."""
+    extra = config.get("config.extraConfig") or {}
+    devices = config.get("config.hardware.device") or Devices()
+    facts = {str(fact.key): fact for fact in devices.disks}
+    disks = place_devices(devices, extra, places, change_tracking(config, extra)).disks
+    ids = {disk.key: ChangeId.of(facts[disk.key], snapshots.moments.get(id_)) for disk in disks}
+    return tuple(replace(disk, change_id=None if (ours := ids[disk.key]) is None else str(ours)) for disk in disks)
 
 
 def power_of(state: object) -> Power:

@@ -1,4 +1,4 @@
-"""vSphere as a source of cold migrations: SourceDriver over one vCenter, or one ESXi host.
+"""vSphere as a source: SourceDriver over one vCenter, or one ESXi host.
 
 What it is: the few calls the engine makes, each a direct read or one request, composed of session, inventory, epoch and disks.
 What it is not: a decision; nothing here waits, polls or tries again. Every act first checks that the VM behind the id is still the one
@@ -17,14 +17,19 @@ from reconciler.core.datapath import DATASTORE
 from reconciler.core.desired import ProviderSpec
 from reconciler.core.inventory import Inventory, SiteInfo, SourceDisk, SourceVm
 from reconciler.core.model import Absent, Known, Power, PowerRequest, Secret, VmRef
-from reconciler.drivers.vsphere.collector import VM_PROPERTIES, read_one, read_some
+from reconciler.drivers.vsphere import subject
+from reconciler.drivers.vsphere.changes import read_changes
+from reconciler.drivers.vsphere.collector import VM_PROPERTIES, read_one
+from reconciler.drivers.vsphere.digest import Properties, Snapshots
 from reconciler.drivers.vsphere.disks import flat_url
 from reconciler.drivers.vsphere.doors import Door, Doors, ReadSecret
 from reconciler.drivers.vsphere.epoch import CHANGE_VERSION, read_epoch, read_host_epoch
 from reconciler.drivers.vsphere.inventory import InventoryCache
-from reconciler.drivers.vsphere.machine import power_of
+from reconciler.drivers.vsphere.machine import FROZEN, power_of
 from reconciler.drivers.vsphere.sdk import reference, vim, vmodl
 from reconciler.drivers.vsphere.session import Session
+from reconciler.drivers.vsphere.snapshots import OwnSnapshots
+from reconciler.drivers.vsphere.tracking import enable_tracking
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.ports import Capabilities, Clock, CopySource, DiskChoice, SourceDriver
 
@@ -32,14 +37,13 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS = 4
 REQUEST_BYTES = 4 << 20
-_UUID = "config.instanceUuid"
-_POWER_PROPERTIES = (_UUID, "runtime.powerState", "guest.toolsRunningStatus", "recentTask")
+_POWER_PROPERTIES = ("runtime.powerState", "guest.toolsRunningStatus", "recentTask")
 _TASKS = {
     PowerRequest.ON: frozenset({"VirtualMachine.powerOn", "Datacenter.ExecuteVmPowerOnLRO"}),
     PowerRequest.OFF: frozenset({"VirtualMachine.powerOff"}),
     PowerRequest.SHUTDOWN: frozenset({"VirtualMachine.powerOff"}),
 }
-_ALIVE = ("queued", "running")
+_FROZEN_PROPERTIES = ("config.hardware.device", "config.extraConfig", "config.changeTrackingEnabled")
 
 
 def connect(
@@ -53,12 +57,13 @@ def connect(
 class VsphereSource:
     """Thread-safe; one per provider and secret."""
 
-    caps = Capabilities(warm=False, quiesce=False, guest_shutdown=True, needs_conversion=True)
+    caps = Capabilities(warm=True, quiesce=False, guest_shutdown=True, needs_conversion=True)
 
     def __init__(self, session: Session, clock: Clock, doors: Doors | None = None) -> None:
         self._session = session
         self._doors = doors
         self._inventory = InventoryCache(session, clock)
+        self._snapshots = OwnSnapshots(session)
 
     def read_site(self) -> SiteInfo:
         return self._session.read_site()
@@ -93,32 +98,39 @@ class VsphereSource:
             request_bytes=REQUEST_BYTES,
         )
 
+    def enable_tracking(self, vm: VmRef) -> None:
+        self._session.run(f"change tracking of {vm}", lambda content: enable_tracking(content, self._session.site, vm))
+
+    def ensure_snapshot(self, vm: VmRef, key: str) -> None:
+        self._snapshots.ensure(vm, key)
+
+    def drop_snapshot(self, vm: VmRef, key: str) -> None:
+        self._snapshots.drop(vm, key)
+
+    def read_changes(self, vm: VmRef, disk_uuid: str, at: str | None, since: str) -> Sequence[tuple[int, int]]:
+        what = f"changes of disk {disk_uuid} of {vm}"
+        return self._session.run(what, lambda content: read_changes(content, self._session.site, vm, disk_uuid, at, since))
+
     def close(self) -> None:
         self._inventory.close()
         self._session.close()
 
     def _read(self, content: Any, vm: VmRef) -> tuple[dict[str, Any], str] | None:
         """Properties, then the epoch: a power-on that falls between the two shows in the epoch."""
-        self._check_site(content, vm)
+        subject.check_site(content, self._session.site, vm)
         target = reference(content, vim.VirtualMachine, vm.id)
         try:
             properties = read_one(content, target, (*VM_PROPERTIES, CHANGE_VERSION))
-            if not _same(properties, vm):
+            if not subject.same(properties, vm):
                 return None
+            properties[FROZEN] = _read_frozen(content, vm, properties)
             read = read_host_epoch if self._session.is_host else read_epoch
             return properties, read(content, target, str(properties.get(CHANGE_VERSION) or ""))
         except vmodl.fault.ManagedObjectNotFound:
             return None
 
     def _request(self, content: Any, vm: VmRef, want: PowerRequest) -> None:
-        self._check_site(content, vm)
-        target = reference(content, vim.VirtualMachine, vm.id)
-        try:
-            properties = read_one(content, target, _POWER_PROPERTIES)
-        except vmodl.fault.ManagedObjectNotFound as err:
-            raise _gone(vm) from err
-        if not _same(properties, vm):
-            raise _gone(vm)
+        target, properties = subject.read(content, self._session.site, vm, _POWER_PROPERTIES)
         power, wanted = power_of(properties.get("runtime.powerState")), Power.ON if want is PowerRequest.ON else Power.OFF
         if power is wanted or _under_way(content, vm, properties.get("recentTask") or [], want):
             return
@@ -132,14 +144,6 @@ class VsphereSource:
             if power_of(err.existingState) is not wanted:
                 raise
         log.info("power change requested", extra={"vm": str(vm), "want": want.value})
-
-    def _check_site(self, content: Any, vm: VmRef) -> None:
-        if content.about.instanceUuid != vm.site_uuid:
-            raise RetryableError(
-                "ProviderChanged",
-                f"{self._session.site} is another one ({content.about.instanceUuid}) than {vm} was found in ({vm.site_uuid}); "
-                "set the provider's url back",
-            )
 
     def _door(self, vm: SourceVm) -> Door:
         """Where this VM's disks are read: at the provider's own url, unless a Host manifest is for the host that it is on now."""
@@ -156,37 +160,24 @@ def _url(door: Door, vm: SourceVm, disk: SourceDisk | None, choice: DiskChoice) 
     return flat_url(door.authority, disk.backing.file, door.datacenter_path or disk.backing.datacenter_path)
 
 
-def _same(properties: Mapping[str, Any], vm: VmRef) -> bool:
-    """Whether the id still names this VM. Errors: RetryableError when the site does not tell (permissions, a VM without its files)."""
-    uuid = properties.get(_UUID)
-    if not uuid:
-        raise RetryableError(
-            "VMUnreadable", f"{vm}: the site does not tell its instanceUuid; check the VM's files and the account's rights"
-        )
-    return bool(uuid == vm.uuid)
-
-
-def _gone(vm: VmRef) -> TerminalError:
-    return TerminalError("VMGone", f"{vm} with instanceUuid {vm.uuid} is not there any more; put it back, or plan the VM anew")
+def _read_frozen(content: Any, vm: VmRef, properties: Properties) -> dict[str, Properties]:
+    """What each snapshot of ours froze, by its id. Errors: RetryableError SnapshotGone, when one goes while we look."""
+    snapshots: Snapshots | None = properties.get("snapshot")
+    own = [snapshot.id for snapshot in snapshots.all if snapshot.key is not None] if snapshots is not None else []
+    try:
+        return {id_: read_one(content, reference(content, vim.vm.Snapshot, id_), _FROZEN_PROPERTIES) for id_ in own}
+    except vmodl.fault.ManagedObjectNotFound as err:
+        raise RetryableError("SnapshotGone", f"{vm}: our snapshot went away while it was read") from err
 
 
 def _under_way(content: Any, vm: VmRef, tasks: list[Any], want: PowerRequest) -> bool:
-    """Whether a task that leads there is queued or running. A task may vanish while we look: then it is over."""
-    if not tasks:
-        return False
-    try:
-        infos = read_some(content, tasks, ("info.state", "info.descriptionId", "info.error"))
-    except vmodl.fault.ManagedObjectNotFound:
-        return False
-    ours = [info for info in infos if info.get("info.descriptionId") in _TASKS[want]]
+    """Whether a task that leads there is queued or running."""
+    ours = [info for info in subject.read_tasks(content, tasks) if info.get("info.descriptionId") in _TASKS[want]]
     for info in ours:
         if info.get("info.state") == "error":
-            log.warning("an earlier power task failed", extra={"vm": str(vm), "want": want.value, "error": _words(info.get("info.error"))})
-    return any(info.get("info.state") in _ALIVE for info in ours)
-
-
-def _words(fault: Any) -> str:
-    return str(getattr(fault, "msg", None) or type(fault).__name__)
+            words = subject.words(info.get("info.error"))
+            log.warning("an earlier power task failed", extra={"vm": str(vm), "want": want.value, "error": words})
+    return any(map(subject.alive, ours))
 
 
 def _start(target: Any, want: PowerRequest) -> None:
