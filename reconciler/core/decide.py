@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from reconciler.core import admission, runs, story
+from reconciler.core import admission, runs, story, strangers
 from reconciler.core.actions import Action, Decision, Outcome, ProveOff, VmKey
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import SourceVm
@@ -31,7 +31,6 @@ class Memory:
 
     outcomes:  of the pass before this one. timers: observed seconds. acted: acts that landed. backoffs: VMs whose last act failed.
     origin:    repo, branch and path that we read. descends: runs whose first revision is an ancestor of the head that we read.
-    rewound:   commits named by target objects that are not ancestors of the status head.
     """
 
     outcomes: Mapping[VmKey, Outcome] = field(default_factory=dict)
@@ -40,7 +39,6 @@ class Memory:
     backoffs: Mapping[VmKey, Backoff] = field(default_factory=dict)
     origin: str = ""
     descends: frozenset[ObjectRef] = frozenset()
-    rewound: frozenset[str] = frozenset()
     busy: frozenset[VmKey] = frozenset()  # an act of an earlier pass is still under way
 
 
@@ -79,7 +77,9 @@ def decide(
                 draft.vms[record.key] = _guarded(draft, draft.runs[run.run], record, desired, observed, records, memory, indexes, now)
         draft.runs[run.run] = runs.finish(draft.runs[run.run], draft.vms, now)
     wake = min(draft.wakes, default=None)
-    after = replace(records, runs=draft.runs, vms=draft.vms, claims=draft.claims)
+    after = replace(
+        records, runs=draft.runs, vms=draft.vms, claims=draft.claims, instance=strangers.inherited(desired, observed, records.instance)
+    )
     return after, Decision(tuple(draft.actions), wake, frozenset(draft.timers), tuple(draft.bugs))
 
 
@@ -152,7 +152,7 @@ def _step(
         return _blocked(record, Condition("Retrying", True, Category.WARN, view.target.reason, view.target.message), now)
     record = story.with_disks(record, view)
     view = replace(view, record=record, claim=claim)
-    held = runs.hold_of(run, record, view, desired, memory.rewound, indexes)
+    held = runs.hold_of(run, record, view, desired, observed.rewound, indexes)
     if held is not None and not (record.unwinding and held.type == "ManifestGone"):
         return _blocked(record, Condition(held.type, True, Category.CRITICAL, held.reason, held.message, items=held.items), now)
     record = _walk(draft, run, view, memory.backoffs.get(record.key), now)

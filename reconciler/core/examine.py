@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.core import datapath, hosts, names, networks, sizes, targetvm
+from reconciler.core import datapath, hosts, names, networks, sizes, strangers, targetvm
 from reconciler.core.concerns.evaluate import evaluate
 from reconciler.core.desired import Limits, NetworkMapSpec, PlanSpec, PlanVm, ShutdownPolicy, StorageMapSpec, StoragePair, WantPower
 from reconciler.core.findings import Finding, critical
@@ -44,6 +44,7 @@ class Ground:
     network_map: NetworkMapSpec
     storage_map: StorageMapSpec
     limits: Limits
+    rewound: frozenset[str] = frozenset()  # view.Observed.rewound
 
     def storage_class(self, name: str) -> StorageClass | None:
         return next((c for c in self.target.storage_classes if c.name == name), None)
@@ -156,7 +157,7 @@ def _conflicts(ground: Ground, source: SourceVm) -> list[Finding]:
 
 
 def _taken_over(ground: Ground, source: SourceVm) -> list[Finding]:
-    """A target of this very VM that was handed over, though no claim says so: another reconciler's, or git was restored (safety 6, 7)."""
+    """A target of this very VM that was handed over, though no claim says so: git was restored, or claims were deleted (safety 6, 7)."""
     own = f"{ground.index.inventory.site.uuid}/{source.uuid}"
     for vm in ground.target.vms:
         if vm.ours and vm.source == own and vm.milestone in (Milestone.HANDED_OVER, Milestone.DONE):
@@ -164,8 +165,12 @@ def _taken_over(ground: Ground, source: SourceVm) -> list[Finding]:
                 f"{source.name} was already handed over to VirtualMachine {vm.namespace}/{vm.name} by run {vm.migration}, "
                 f"at status commit {vm.commit[:12] or 'unknown'}, of which this status branch knows nothing"
             )
-            hint = "another reconciler moved it, or git was restored from a backup: remove it from the plan, or delete that VM by hand"
-            return [critical("VMClaimed", "NotUnique", text, hint)]
+            if vm.commit in ground.rewound:
+                hint = "git was restored from a backup: restore the status branch to a later state, or remove this VM from the plan"
+                return [critical("StatusRewound", "Modified", text, hint)]
+            return [critical("VMClaimed", "NotUnique", text, "remove it from the plan, or delete that VM by hand")]
+    if met := strangers.of_source(ground.target, own):
+        return [critical("VMClaimed", "NotUnique", f"{source.name} is not free: {strangers.text(met)}")]
     return []
 
 

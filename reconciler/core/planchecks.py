@@ -108,7 +108,7 @@ def ground(desired: Desired, observed: Observed, indexes: Mapping[ObjectRef, Sit
     network_map, storage_map = desired.network_maps.get(plan.network_map), desired.storage_maps.get(plan.storage_map)
     if index is None or network_map is None or storage_map is None or not isinstance(target, Known):
         return None
-    return Ground(plan, index, target.value, network_map, storage_map, desired.limits)
+    return Ground(plan, index, target.value, network_map, storage_map, desired.limits, observed.rewound)
 
 
 def providers_of(plan: PlanSpec, desired: Desired) -> tuple[ProviderSpec, ...]:

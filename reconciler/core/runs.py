@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from reconciler.core import names, planchecks
+from reconciler.core import names, planchecks, strangers
 from reconciler.core.actions import VmKey
 from reconciler.core.desired import Desired, InventoryRef, MigrationSpec, PlanSpec
 from reconciler.core.itinerary import Phase
@@ -188,6 +188,9 @@ def _target_hold(record: VmRecord, view: View, rewound: frozenset[str], acknowle
         now_at = view.inventory.site.uuid
         text = f"Provider {frozen.destination} now leads to cluster {now_at}, but this run began at {frozen.target_site_uuid}"
         return Hold("ProviderChanged", "Modified", text)
+    going = record.milestone.order < Milestone.HANDED_OVER.order and not record.unwinding
+    if going and (met := strangers.in_the_way(view.inventory, view.owner.source, frozen)):
+        return Hold("VMClaimed", "NotUnique", strangers.text(met), tuple(map(str, met)))
     vm = view.our_target_vm
     commits = {x.commit for _, x in view.volumes} | ({vm.commit} if vm else set())
     lost = sorted(c for c in commits if c in rewound and not c.startswith(acknowledged))

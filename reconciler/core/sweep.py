@@ -3,7 +3,7 @@
 What it is: pure; an inventory and the records in, a list out. What it is not: the removal (engine/execute.py), or part of any pass; the
 engine cleans up after itself, and this finds what it could not, such as objects of a run whose records somebody deleted.
 A finished VM and its disks are never listed, nor what a failed run kept on purpose. What another reconciler wrote (its commit is not in our
-history) is listed, never removed. Secrets are not looked for: each is owned by its Job and goes with it.
+history, or its instance is not ours) is listed, never removed. Secrets are not looked for: each is owned by its Job and goes with it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,15 @@ def leftovers(site: ObjectRef, inventory: TargetInventory, records: Records, his
         hindrance = _hindrance(thing, inventory, history)
         action = _removal(site, thing, records.instance) if not hindrance else None
         found.append(Leftover(site, _KINDS[type(thing)], thing.namespace, thing.name, thing.migration, why, action, hindrance))
-    return tuple(found)
+    return (*found, *_foreign(site, inventory))
+
+
+def _foreign(site: ObjectRef, inventory: TargetInventory) -> Iterator[Leftover]:
+    """What another reconciler is not done with. Whether it still needs that, only its own status branch can tell."""
+    for s in inventory.strangers:
+        if s.source and "/" in s.migration and not s.finished:
+            why = f"it was made by another reconciler (instance {s.instance or 'unknown'}), for its run {s.migration}"
+            yield Leftover(site, s.kind, s.namespace, s.name, s.migration, why, None, "another reconciler's; sweep with its repo")
 
 
 def _ours(inventory: TargetInventory) -> Iterator[Thing]:

@@ -22,7 +22,7 @@ class VolumeMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Which reconciler this is: an id minted once per status branch (safety 6). `inherits`: ids of earlier branches that a person acknowledged.
+    """Which reconciler this is: an id minted once per status branch (safety 6). `inherits`: those of lost branches that a person acknowledged.
 
     Labels in a cluster say who made a thing; whether that is us is judged by `owns`, and nowhere else.
     """
@@ -273,6 +273,7 @@ class Stranger:
     instance: str
     migration: str
     source: str
+    finished: bool = False  # handed over, or a disk that belongs to a VM
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"

@@ -47,11 +47,13 @@ class Observed:
     """What the sites showed in this pass. A site that was not asked is missing; one that failed is Unknown.
 
     progress: (destination, namespace, job) -> the newest lines of a running copy.
+    rewound:  commits named by target objects of ours that are not ancestors of the status head (safety 7).
     """
 
     sources: Mapping[ObjectRef, Known[Inventory] | Unknown] = field(default_factory=dict)
     targets: Mapping[ObjectRef, Known[TargetInventory] | Unknown] = field(default_factory=dict)
     progress: Mapping[tuple[ObjectRef, str, str], tuple[tuple[DiskProgress, ...], CopyResult | None]] = field(default_factory=dict)
+    rewound: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,9 +102,9 @@ class Engine:
         records = self._identified(records)
         phases = {k: v.phase for k, v in records.vms.items()}
         late = tuple(self._recall.harvest(phases))
-        observed, indexes, rewound = observe(desired, records, self._sites, self._repo, self._watch, now)  # read-only
+        observed, indexes = observe(desired, records, self._sites, self._repo, self._watch, now)  # read-only
         self._recall.count_time(observed, records)
-        memory = self._recall.view(self._descends(records, desired), rewound)
+        memory = self._recall.view(self._descends(records, desired))
         after, decision = decide(desired, observed, records, memory, indexes, now)  # pure
         for key, bug in decision.bugs:
             log.error("a bug was met on a VM; it is held", extra={"vm": key[1]}, exc_info=bug)
@@ -141,7 +141,7 @@ class Engine:
         if records.instance.id:
             self._minted = ""
             return records
-        self._minted = self._minted or self._clock.new_id()
+        self._minted = self._minted or self._clock.new_id().replace("-", "")
         return replace(records, instance=Instance(self._minted))
 
     def _nothing_to_do(self, desired: Desired, committed: Records, now: datetime) -> PassReport | None:

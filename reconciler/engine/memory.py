@@ -34,7 +34,7 @@ class Recollection:
     looked_at: float | None = None
     seen: frozenset[ObjectRef] = frozenset()
 
-    def view(self, descends: frozenset[ObjectRef], rewound: frozenset[str]) -> Memory:
+    def view(self, descends: frozenset[ObjectRef]) -> Memory:
         return Memory(
             outcomes=dict(self.outcomes),
             timers={k: dict(v) for k, v in self.timers.items()},
@@ -42,7 +42,6 @@ class Recollection:
             backoffs=dict(self.backoffs),
             origin=self.origin,
             descends=descends,
-            rewound=rewound,
             busy=frozenset(self.under_way),
         )
 

@@ -66,14 +66,14 @@ def _due(ref: ObjectRef, revision: str, watch: Watch, now: datetime) -> bool:
 
 def observe(
     desired: Desired, records: Records, sites: Sites, repo: StatusRepo, watch: Watch, now: datetime
-) -> tuple[Observed, dict[ObjectRef, SiteIndex], frozenset[str]]:
+) -> tuple[Observed, dict[ObjectRef, SiteIndex]]:
     wanted = live(desired, records, watch, now)
     observed, indexes = look(desired, records, sites, wanted)
     for ref in wanted:
         seen = observed.sources.get(ref) or observed.targets.get(ref)
         watch.asked[ref] = (desired.revision, now, isinstance(seen, Known))
-    observed = replace(observed, progress=_progress(sites, records, observed.targets))
-    return observed, indexes, _rewound(repo, records, observed.targets, watch)
+    progress, rewound = _progress(sites, records, observed.targets), _rewound(repo, records, observed.targets, watch)
+    return replace(observed, progress=progress, rewound=rewound), indexes
 
 
 def look(

@@ -13,7 +13,6 @@ from reconciler.core.model import ObjectRef
 from reconciler.core.record import Claim, ObjectStatus, RunRecord, VmRecord
 from reconciler.manifests.schema.registry import KINDS
 
-
 INSTANCE = "instance.yaml"  # which reconciler this branch belongs to; at its root, so that it cannot be taken for a record
 
 

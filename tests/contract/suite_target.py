@@ -30,6 +30,12 @@ ENSURE: dict[str, tuple[str, Callable[[TargetSite], None]]] = {
     "vm": ("VirtualMachine", lambda s: s.driver.ensure_vm(want.machine(s))),
     "copy": ("Job", lambda s: s.driver.ensure_copy(*want.copy_arguments(s))),
 }
+ENSURE_AS: dict[str, Callable[[TargetSite, Owner], None]] = {
+    "volume": lambda s, owner: s.driver.ensure_volume(want.volume(s, owner=owner), None),
+    "binder": lambda s, owner: s.driver.ensure_binder(want.binder(s, owner=owner)),
+    "vm": lambda s, owner: s.driver.ensure_vm(want.machine(s, owner)),
+    "copy": lambda s, owner: s.driver.ensure_copy(*want.copy_arguments(s, owner)),
+}
 DROP: dict[str, tuple[str, Callable[..., None]]] = {
     "volume": ("web-disk-0", lambda s, owner: s.driver.drop_volume(s.namespace, "web-disk-0", owner)),
     "binder": ("bind-web", lambda s, owner: s.driver.drop_binder(s.namespace, "bind-web", owner)),
@@ -207,6 +213,27 @@ class TargetContract:
         found = site.find(kind, name)
         assert found is not None
         assert "deletionTimestamp" not in found["metadata"]
+
+    @pytest.mark.parametrize("what", list(ENSURE))
+    def test_what_another_reconciler_made_is_left_alone_and_told(self, site: TargetSite, what: str) -> None:
+        """The very same source VM and run, but another instance: in no list of ours, and no verb of ours changes it (safety 6)."""
+        kind, ensure = ENSURE[what]
+        ensure(site)
+        site.settle()
+        name, drop = DROP[what]
+        before = what_we_write(site.find(kind, name))
+        other, them = site.connect(instance=want.THEM), replace(OWNER, instance=want.THEM)
+        seen = other.read_inventory([site.namespace])
+        assert not any(x.ours for x in (*seen.volumes, *seen.vms)) and not seen.jobs and not seen.binders
+        assert [(s.name, s.instance, s.migration, s.source) for s in seen.strangers if s.kind == kind and s.name == name] == [
+            (name, want.US.id, OWNER.migration, OWNER.source)
+        ]
+        assert site.driver.read_inventory([site.namespace]).strangers == ()
+        with pytest.raises(TerminalError, match="NotOurs"):
+            drop(site, them)
+        with pytest.raises(TerminalError, match="NameTaken"):
+            ENSURE_AS[what](site, them)
+        assert what_we_write(site.find(kind, name)) == before
 
     @pytest.mark.parametrize("what", list(DROP))
     def test_what_is_ours_goes_and_absent_is_success(self, site: TargetSite, what: str) -> None:

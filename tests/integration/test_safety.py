@@ -331,7 +331,7 @@ def test_row_07_a_finished_move_is_not_begun_again_after_a_restore() -> None:
     world.desired = replace(world.desired, migrations={RUN2: MigrationSpec(RUN2, PLACE, PLAN)}, revision="c9")
     acts = len(world.log)
     go(world, 30)
-    assert held(world, RUN2) == ["VMClaimed"] and "handed over" in only(world, RUN2).message and len(world.log) == acts
+    assert held(world, RUN2) == ["StatusRewound"] and "handed over" in only(world, RUN2).message and len(world.log) == acts
     assert {v.name: v.uid for v in world.volumes.values()} == uids and world.content == content
 
 

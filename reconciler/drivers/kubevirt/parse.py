@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.core.model import Power
+from reconciler.core.model import Milestone, Power
 from reconciler.core.target import Binder, Instance, Job, JobPhase, StorageClass, Stranger, TargetVm, Volume, VolumeMode, Writer
 from reconciler.drivers.kubevirt import labels, machine, quantity, reasons
 from reconciler.drivers.kubevirt.labels import Obj
 from reconciler.drivers.kubevirt.reasons import Events
 
+_FINISHED = frozenset({Milestone.HANDED_OVER.value, Milestone.DONE.value})
+_MACHINE = "VirtualMachine"
 _GUEST_GONE = frozenset({"Succeeded", "Failed"})
 
 
@@ -25,8 +27,15 @@ def deleting(obj: Obj) -> bool:
 def stranger(kind: str, obj: Obj) -> Stranger:
     """Of something that carries our label and is another reconciler's."""
     metadata, notes = obj["metadata"], labels.annotations_of(obj)
-    run, source = notes.get(labels.MIGRATION, ""), notes.get(labels.SOURCE, "")
-    return Stranger(kind, metadata["namespace"], metadata["name"], labels.instance_of(obj), run, source)
+    return Stranger(
+        kind=kind,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        instance=labels.instance_of(obj),
+        migration=notes.get(labels.MIGRATION, ""),
+        source=notes.get(labels.SOURCE, ""),
+        finished=notes.get(labels.MILESTONE) in _FINISHED or any(o["kind"] == _MACHINE for o in metadata.get("ownerReferences") or []),
+    )
 
 
 def volume(pvc: Obj, writers: Sequence[Writer], events: Sequence[str], waits: bool, us: Instance) -> Volume:

@@ -244,9 +244,9 @@ class LiveLand(Toyland):
         records = me.draft if drafted and me.draft else self.records
         seen, indexes = self.observed()
         me.recall.count_time(seen, records)
-        lost = _rewound(self, records, seen.targets, me.watch)  # type: ignore[arg-type]
+        seen = replace(seen, rewound=_rewound(self, records, seen.targets, me.watch))  # type: ignore[arg-type]
         descends = frozenset(r.run for r in records.runs.values())
-        after, decision = decide(self.desired, seen, records, me.recall.view(descends, lost), indexes, self.now)
+        after, decision = decide(self.desired, seen, records, me.recall.view(descends), indexes, self.now)
         assert len({a.key for a in decision.actions}) == len(decision.actions), "at most one action per VM and pass"
         if self.lease != who:
             me.draft = None
