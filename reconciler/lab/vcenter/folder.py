@@ -68,7 +68,7 @@ def _file(world: World, store: Datastore, path: str) -> bytes | tuple[Vm, Disk, 
     if vm is None or disk is None or vm.key not in world.vms or disk not in vm.disks:
         return None
     folder, _, name = path.rpartition("/")
-    if (disk.datastore, disk.folder) != (store, folder):
+    if (disk.datastore.key, disk.folder) != (store.key, folder):
         return None  # moved away
     for file, extent in chains.running_first(disk):
         if name == file:

@@ -5,6 +5,7 @@ What it is not: the tree they hang in (inventory.py). Source: vSphere Web Servic
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from reconciler.lab.machines import Datastore, Host, Network
@@ -22,6 +23,37 @@ def host_runtime(host: Host) -> Any:
         connectionState="connected" if host.connected else "notResponding",
         powerState="poweredOn",
         inMaintenanceMode=host.maintenance,
+    )
+
+
+def hardware_uuid(host: Host) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"lab-host:{host.key}:{host.name}"))
+
+
+def host_summary(host: Host) -> Any:
+    hardware = vim.host.Summary.HardwareSummary(
+        vendor="Lab",
+        model="Bench",
+        uuid=hardware_uuid(host),
+        memorySize=64 << 30,
+        cpuModel="Lab CPU",
+        cpuMhz=2400,
+        numCpuPkgs=1,
+        numCpuCores=8,
+        numCpuThreads=16,
+        numNics=2,
+        numHBAs=1,
+    )
+    config = vim.host.Summary.ConfigSummary(
+        name=host.name, port=443, sslThumbprint=host.thumbprint or None, vmotionEnabled=True, faultToleranceEnabled=False
+    )
+    return vim.host.Summary(
+        hardware=hardware,
+        runtime=host_runtime(host),
+        config=config,
+        quickStats=vim.host.Summary.QuickStats(),
+        overallStatus="green",
+        rebootRequired=False,
     )
 
 

@@ -15,7 +15,14 @@ from typing import Any
 from reconciler.lab.machines import Cluster, Datacenter, Datastore, Host, Network, Vm
 from reconciler.lab.vcenter import machine_view
 from reconciler.lab.vcenter.devices import datastore_ref, network_ref, switch_uuid
-from reconciler.lab.vcenter.infrastructure import datastore_info, datastore_summary, host_runtime, portgroup_config, switch_ref
+from reconciler.lab.vcenter.infrastructure import (
+    datastore_info,
+    datastore_summary,
+    host_runtime,
+    host_summary,
+    portgroup_config,
+    switch_ref,
+)
 from reconciler.lab.vcenter.machine_view import escape_name, vm_ref
 from reconciler.lab.vcenter.vmomi import vim
 from reconciler.lab.world import World
@@ -149,6 +156,7 @@ class Inventory:
                 "name": lambda h: escape_name(h.name),
                 "parent": lambda h: vim.ClusterComputeResource(f"domain-c{h.cluster.key}"),
                 "runtime": host_runtime,
+                "summary": host_summary,
                 "vm": lambda h: vim.VirtualMachine.Array([vm_ref(vm) for vm in world.vms.values() if vm.host is h]),
                 "datastore": lambda h: self._in_datacenter(h.cluster.datacenter)[0],
                 "network": lambda h: self._in_datacenter(h.cluster.datacenter)[1],
