@@ -274,13 +274,12 @@ def test_other_sources_block() -> None:
     assert asked(found.unsupported) == {"spec.provider.source": True}
 
 
-@pytest.mark.parametrize(
-    ("line", "key", "blocking"), [("vddkInitImage: a/b", "vddkInitImage", False), ("sdkEndpoint: esxi", "sdkEndpoint", True)]
-)
-def test_provider_settings_are_said_at_the_plan(line: str, key: str, blocking: bool) -> None:
+@pytest.mark.parametrize(("line", "said"), [("vddkInitImage: a/b", True), ("sdkEndpoint: esxi", False)])
+def test_provider_settings_without_effect_are_said_at_the_plan(line: str, said: bool) -> None:
     desired = resolve(loaded(plan(), VCENTER + f"  settings: {{{line}}}\n", HOST, NET, STORE), "x")
-    assert asked(desired.plans[WAVE].unsupported) == {f"Provider openshift-mtv/vc spec.settings.{key}": blocking}
-    assert desired.providers[ObjectRef("openshift-mtv", "vc")].settings == {key: line.split(": ")[1]}
+    key, value = line.split(": ")
+    assert asked(desired.plans[WAVE].unsupported) == ({f"Provider openshift-mtv/vc spec.settings.{key}": False} if said else {})
+    assert desired.providers[ObjectRef("openshift-mtv", "vc")].settings == {key: value}
 
 
 def test_offload_blocks_at_the_map() -> None:
@@ -290,9 +289,15 @@ def test_offload_blocks_at_the_map() -> None:
     assert desired.plans[WAVE].unsupported == ()
 
 
-def test_host_manifests_are_said() -> None:
-    host = manifest("Host", "esx", "id: host-1\nipAddress: 10.0.0.1\nprovider: {name: vc}\nsecret: {name: s}")
-    assert asked(the_plan("vms: [{name: a}]\n", host).unsupported) == {"spec.provider.source": False}
+def test_a_provider_has_its_hosts_with_it() -> None:
+    esx = manifest("Host", "esx", "id: host-1\nipAddress: 10.0.0.1\nprovider: {name: vc}\nsecret: {name: s}")
+    bare = manifest("Host", "bare", "ipAddress: 10.0.0.2\nprovider: {name: vc}\nsecret: {name: s}")
+    other = manifest("Host", "other", "id: host-2\nipAddress: 10.0.0.3\nprovider: {name: host}\nsecret: {name: s}")
+    desired = resolve(loaded(plan(), VCENTER, HOST, NET, STORE, esx, bare, other), "x")
+    (found,) = desired.providers[ObjectRef("openshift-mtv", "vc")].hosts
+    assert (found.host, found.ip_address, found.secret) == (InventoryRef("host-1"), "10.0.0.1", ObjectRef("openshift-mtv", "s"))
+    assert desired.providers[ObjectRef("openshift-mtv", "host")].hosts == ()
+    assert desired.plans[WAVE].unsupported == ()
 
 
 def test_a_cutover_in_a_cold_plan_is_said() -> None:
