@@ -212,6 +212,40 @@ class DiskReader(Protocol):
     def close(self) -> None: ...
 
 
+class Parcel(Protocol):
+    """A stretch of a disk that came through a stream."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def zero(self) -> bool:
+        """Nothing but zeroes, of any length; not to be unpacked."""
+        ...
+
+    def unpack(self, view: memoryview) -> None:
+        """Fill all of the view, `length` bytes. Once, from any thread."""
+        ...
+
+
+class DiskStream(Protocol):
+    """A source disk that can only be read from its beginning to its end."""
+
+    @property
+    def capacity_bytes(self) -> int: ...
+
+    def parcels(self, window_bytes: int) -> Iterator[Parcel]:
+        """Cover the disk without a gap, ascending; data parcels are at most `window_bytes` long, a multiple of 64 KiB.
+
+        The end without an error means that all of the disk was there. Each call begins anew.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
 class DiskWriter(Protocol):
     """A target disk. `write` takes all bytes or raises."""
 

@@ -23,12 +23,13 @@ from reconciler.clock import SystemClock
 from reconciler.core.copyspec import EXIT_AGAIN, EXIT_DONE, EXIT_WRONG, CopyDisk, CopyResult, CopySpec, Reader
 from reconciler.errors import ReconcilerError, RetryableError, UserError
 from reconciler.mover.copy import DiskCopy, Job, run_flusher
-from reconciler.mover.intake import Intake, RangeIntake
+from reconciler.mover.intake import Intake, RangeIntake, StreamIntake
 from reconciler.mover.local import open_target
 from reconciler.mover.pool import Pool, Stop
 from reconciler.mover.report import Reporter
 from reconciler.mover.throttle import Throttle
 from reconciler.wire.auth import FileAuth
+from reconciler.wire.export import HttpVmdkStream
 from reconciler.wire.http import HttpRangeReader
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def _open(disk: CopyDisk, spec: CopySpec, auth: FileAuth, job: Job, bell: thread
 def _intake(disk: CopyDisk, spec: CopySpec, auth: FileAuth, clock: Clock) -> Intake:
     if disk.reader is Reader.HTTP_RANGE:
         return RangeIntake(HttpRangeReader.open(disk.url, disk.capacity_bytes, spec.tls, auth, clock))
+    if disk.reader is Reader.VMDK_STREAM:
+        return StreamIntake(HttpVmdkStream.open(disk.url, disk.capacity_bytes, spec.tls, auth, disk.label))
     raise UserError(
         "ReaderUnknown", f"{disk.label}: this worker has no reader {disk.reader.value!r}; use the image of the reconciler's version"
     )

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from reconciler.core import ranges
 from reconciler.core.copyspec import CopyDisk
-from reconciler.mover.ledger import Chunk, plan, plan_only
+from reconciler.errors import TerminalError
+from reconciler.mover.ledger import Chunk, plan, plan_only, plan_zero
 
 if TYPE_CHECKING:
-    from reconciler.ports import DiskReader
+    from reconciler.ports import DiskReader, DiskStream, Parcel
 
 
 class Hold(Protocol):
@@ -81,3 +82,58 @@ class RangeHold:
 
     def close(self) -> None:
         self._reader.close()
+
+
+class StreamIntake:
+    """Over a DiskStream; takes it over. Chunks come from the stream one by one, and are unpacked by whichever thread got them."""
+
+    resumable = False
+
+    def __init__(self, stream: DiskStream) -> None:
+        self._stream = stream
+        self._waiting: dict[int, Parcel | None] = {}  # by offset, until fetched; None: zero
+
+    def chunks(self, disk: CopyDisk, request_bytes: int) -> Iterator[Chunk]:
+        if disk.resume_bytes or disk.ranges is not None or disk.check not in (None, (0, disk.capacity_bytes)):
+            raise TerminalError("SpecInvalid", f"{disk.label}: {disk.reader.value} is a stream: it is read whole and from the beginning")
+        return self._begin(request_bytes)
+
+    def _begin(self, request_bytes: int) -> Iterator[Chunk]:
+        for parcel in self._stream.parcels(request_bytes):
+            if parcel.zero:
+                yield from plan_zero(parcel.offset, parcel.length)
+            else:
+                yield self._hold_back(parcel.offset, parcel.length, parcel)
+
+    def recheck(self, stretch: tuple[int, int], request_bytes: int) -> Iterator[Chunk]:
+        for parcel in self._stream.parcels(request_bytes):
+            if not parcel.zero:
+                yield self._hold_back(parcel.offset, parcel.length, parcel)
+                continue
+            for offset, length in ranges.split([(parcel.offset, parcel.length)], request_bytes):
+                yield self._hold_back(offset, length, None)
+
+    def _hold_back(self, offset: int, length: int, parcel: Parcel | None) -> Chunk:
+        self._waiting[offset] = parcel
+        return Chunk(offset, length)
+
+    def open(self) -> Hold:
+        return StreamHold(self._waiting)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class StreamHold:
+    def __init__(self, waiting: dict[int, Parcel | None]) -> None:
+        self._waiting = waiting
+
+    def fetch(self, chunk: Chunk, view: memoryview) -> None:
+        parcel = self._waiting.pop(chunk.offset)
+        if parcel is None:
+            view[:] = bytes(len(view))
+        else:
+            parcel.unpack(view)
+
+    def close(self) -> None:
+        """The stream is shared by all threads; the intake closes it."""

@@ -68,6 +68,11 @@ def plan_only(ranges: Iterable[tuple[int, int]], request_bytes: int) -> Iterator
         yield from _cut(offset, offset + length, request_bytes, zero=False)
 
 
+def plan_zero(offset: int, length: int) -> Iterator[Chunk]:
+    """The source says that nothing is there."""
+    yield from _cut(offset, offset + length, _ZERO_CHUNK_BYTES, zero=True)
+
+
 def _cut(at: int, end: int, size: int, *, zero: bool) -> Iterator[Chunk]:
     while at < end:
         step = min(end, at - at % size + size) - at
@@ -88,7 +93,7 @@ class Ledger:
         self._cond = threading.Condition()
         self._out: dict[int, int] = {}  # handed out and not landed, ascending: offset -> bytes handed out before it
         self._given = self._proven = 0  # bytes handed out, and how many of them are proven
-        self._all_given = False
+        self._all_given = self._broken = False
         self._last = start
         self._unproven: list[Landed] = []
         self._flushed_at = clock.monotonic()
@@ -108,9 +113,13 @@ class Ledger:
         """The next chunk; None when nothing may be handed out (all is, or the run-ahead is used up for `patience_s`)."""
         with self._turn:
             with self._cond:
-                if self._all_given or not self._cond.wait_for(self._may_take, patience_s):
+                if self._all_given or self._broken or not self._cond.wait_for(self._may_take, patience_s):
                     return None
-            chunk = next(self._chunks, None)
+            try:
+                chunk = next(self._chunks, None)
+            except BaseException:
+                self._broken = True  # asked again, a generator that raised says that there is nothing left
+                raise
             with self._cond:
                 if chunk is None:
                     self._all_given = True

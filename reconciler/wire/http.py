@@ -43,7 +43,7 @@ class _Unauthorized(Exception):
     """401: worth one renewal."""
 
 
-class _Connection(http.client.HTTPSConnection):
+class PinnedConnection(http.client.HTTPSConnection):
     """Checks the pin after the handshake, before http.client can send a header."""
 
     def __init__(self, host: str, port: int, tls: TlsSpec, context: ssl.SSLContext, timeout_s: float) -> None:
@@ -59,7 +59,7 @@ class _Connection(http.client.HTTPSConnection):
             raise
 
 
-class _File:
+class HttpFile:
     """What all connections to one file share. `label` is the URL without user info and query, for messages."""
 
     def __init__(self, url: str, capacity_bytes: int, tls: TlsSpec, auth: FileAuth) -> None:
@@ -78,6 +78,10 @@ class _File:
     @property
     def etag(self) -> str | None:
         return self._etag
+
+    def connect(self, timeout_s: float) -> PinnedConnection:
+        """Not connected yet: that happens at the first request."""
+        return PinnedConnection(self.host, self.port, self.tls, self.context, timeout_s)
 
     def check(self, response: http.client.HTTPResponse, offset: int, length: int) -> None:
         """The headers of a 206 against what was asked for."""
@@ -105,16 +109,16 @@ class HttpRangeReader:
     CertificateInvalid; RetryableError SourceUnreachable, SourceBusy, ShortRead, AuthFailed once the attempts are spent.
     """
 
-    def __init__(self, file: _File, clock: Clock, timeout_s: float) -> None:
+    def __init__(self, file: HttpFile, clock: Clock, timeout_s: float) -> None:
         self._file = file
         self._clock = clock
         self._timeout_s = timeout_s
-        self._connection: _Connection | None = None
+        self._connection: PinnedConnection | None = None
 
     @classmethod
     def open(cls, url: str, capacity_bytes: int, tls: TlsSpec, auth: FileAuth, clock: Clock, timeout_s: float = 60.0) -> HttpRangeReader:
         """Connects at the first read. `timeout_s` is for a connect and for each wait for bytes."""
-        return cls(_File(url, capacity_bytes, tls, auth), clock, timeout_s)
+        return cls(HttpFile(url, capacity_bytes, tls, auth), clock, timeout_s)
 
     @property
     def capacity_bytes(self) -> int:
@@ -166,18 +170,14 @@ class HttpRangeReader:
         headers |= {"Range": f"bytes={offset}-{offset + len(buffer) - 1}", "Accept-Encoding": "identity"}
         try:
             if self._connection is None:
-                file = self._file
-                self._connection = _Connection(file.host, file.port, file.tls, file.context, self._timeout_s)
+                self._connection = self._file.connect(self._timeout_s)
             self._connection.request("GET", self._file.target, headers=headers)
             with self._connection.getresponse() as response:
                 self._check_status(response)
                 self._file.check(response, offset, len(buffer))
                 _fill(response, buffer, self._file.label)
-        except ssl.SSLCertVerificationError as err:
-            text = f"{self._file.label}: certificate is not trusted: {err.verify_message}; set cacert or a thumbprint"
-            raise TerminalError("CertificateInvalid", text) from err
         except (OSError, http.client.HTTPException) as err:
-            raise RetryableError("SourceUnreachable", f"{self._file.label}: {type(err).__name__}: {err}") from err
+            raise broken(err, self._file.label) from err
 
     def _check_status(self, response: http.client.HTTPResponse) -> None:
         label, status = self._file.label, response.status
@@ -189,11 +189,24 @@ class HttpRangeReader:
             raise _Unauthorized
         if status == 200:
             raise TerminalError("RangesIgnored", f"{label}: the server ignores Range, so parts cannot be read; use another data path")
-        if status == 429 or status >= 500:
-            after = response.getheader("Retry-After", "")
-            raise RetryableError("SourceBusy", f"{label}: HTTP {status}", float(after) if after.isdecimal() else None)
-        reason, why = _TERMINAL.get(status, ("SourceRefused", "unexpected answer"))
-        raise TerminalError(reason, f"{label}: HTTP {status}: {why}")
+        raise refused(response, label)
+
+
+def broken(err: OSError | http.client.HTTPException, label: str) -> ReconcilerError:
+    """What ended a connection, as ours."""
+    if isinstance(err, ssl.SSLCertVerificationError):
+        return TerminalError("CertificateInvalid", f"{label}: certificate is not trusted: {err.verify_message}; set cacert or a thumbprint")
+    return RetryableError("SourceUnreachable", f"{label}: {type(err).__name__}: {err}")
+
+
+def refused(response: http.client.HTTPResponse, label: str) -> ReconcilerError:
+    """An answer that is no success, as ours."""
+    status = response.status
+    if status == 429 or status >= 500:
+        after = response.getheader("Retry-After", "")
+        return RetryableError("SourceBusy", f"{label}: HTTP {status}", float(after) if after.isdecimal() else None)
+    reason, why = _TERMINAL.get(status, ("SourceRefused", "unexpected answer"))
+    return TerminalError(reason, f"{label}: HTTP {status}: {why}")
 
 
 def _fill(response: http.client.HTTPResponse, buffer: memoryview, label: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -171,3 +172,21 @@ def test_far_apart_ranges_are_flushed_by_their_bytes_not_by_their_distance() -> 
     of = Ledger(plan_only([(n << 40, REQUEST) for n in range(50)], REQUEST), 0, 64 << 40, StillClock(), done=0, total=50 * REQUEST)
     chunks = take_all(of)
     assert len(chunks) == 50 and not any(land(of, chunk) for chunk in chunks[:-1]) and land(of, chunks[-1])
+
+
+def test_a_source_that_failed_has_not_ended() -> None:
+    """Asked again after an error, a generator says that there is nothing left; that must not read as a whole disk."""
+
+    def breaks() -> Iterator[Chunk]:
+        yield Chunk(0, REQUEST)
+        raise OSError("broke off")
+
+    of = Ledger(breaks(), 0, 160, StillClock(), done=0, total=160)
+    first = of.take(0)
+    assert first is not None
+    with pytest.raises(OSError, match="broke off"):
+        of.take(0)
+    assert of.take(0) is None and not of.handed_out
+    land(of, first)
+    of.prove(*of.begin_flush(force=True))  # type: ignore[misc]
+    assert of.watermark == REQUEST and not of.complete
