@@ -117,14 +117,11 @@ def _reconfigured(spec: Any) -> str | None:
         return "the VM was reconfigured in a way that is not told"
     if spec.changeTrackingEnabled is not None:
         return "the tracking of changes was switched"
-    for name in (p.name for p in spec._GetPropertyList()):
-        value = getattr(spec, name)
-        if value is None or value == [] or name in _HARMLESS:
-            continue
-        if name == "deviceChange" and all(isinstance(change.device, _HARMLESS_DEVICES) for change in value):
-            continue
-        return f"the VM was reconfigured ({name})"
-    return None
+    told = {p.name: value for p in spec._GetPropertyList() if (value := getattr(spec, p.name)) is not None and value != []}
+    for name, value in told.items():
+        if name not in _HARMLESS and not (name == "deviceChange" and all(isinstance(c.device, _HARMLESS_DEVICES) for c in value)):
+            return f"the VM was reconfigured ({name})"
+    return None if told else "the VM was reconfigured in a way that is not told"
 
 
 def _migrated(event: Any) -> str | None:

@@ -82,6 +82,8 @@ class Calls:
             table = {"content": lambda _: self.content(), "serverClock": lambda _: self._p.world.now()}
         elif moid == "SessionManager":
             table = {"currentSession": lambda _: self._user_session(session) if session else None}
+        elif moid == "EventManager":
+            table = {"latestEvent": lambda _: next(iter(self._p.events.query(vim.event.EventFilterSpec(), 1)), None)}
         return Node(SINGLETONS[moid](moid), moid, table, self._p.world.revision)
 
     def _user_session(self, session: Session) -> Any:
