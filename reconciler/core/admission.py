@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from reconciler.core import planchecks, story
+from reconciler.core import planchecks, story, warming
+from reconciler.core import runs as runs_
 from reconciler.core.actions import VmKey
 from reconciler.core.desired import Desired, PlanSpec, PlanVm
 from reconciler.core.examine import Examination, Ground, examine, want_power
 from reconciler.core.findings import Finding, critical
 from reconciler.core.itinerary import Phase
 from reconciler.core.lookup import SiteIndex
-from reconciler.core.model import Milestone, ObjectRef, Power, Result, VmRef
+from reconciler.core.model import Milestone, Mode, ObjectRef, Power, Result, VmRef
 from reconciler.core.record import Category, Claim, Condition, RunRecord, VmRecord
 from reconciler.core.runs import slug_of
 from reconciler.core.schedule import Load
@@ -33,8 +34,10 @@ def admit(
     observed: Observed,
     indexes: Mapping[ObjectRef, SiteIndex],
     now: datetime,
-) -> None:
-    waiting: dict[ObjectRef, list[Load]] = {}
+) -> Mapping[VmKey, str]:
+    """Begins what may begin. Returns the warm VMs between two rounds that may not go on right now, and why."""
+    waiting = _returning(runs, vms, desired, indexes, now)
+    resting = {load.key for loads in waiting.values() for load in loads}
     ready: dict[VmKey, tuple[Ground, PlanVm, Examination]] = {}
     for run in runs.values():
         if run.result is not None or run.gone_since is not None:
@@ -51,16 +54,53 @@ def admit(
     running = _running(vms, indexes)
     admitted, refused = schedule(running, waiting, desired.limits.max_vm_inflight)
     for key in admitted:
+        if key in resting:
+            continue
         ground, entry, result = ready[key]
         if taken := _claimed(result, ground, claims, vms[key]):  # by another run, in this very pass
             vms[key] = _blocked(vms[key], taken, now)
         else:
             _begin(vms, claims, key, ground, entry, result, now)
     for key, why in refused.items():
+        if key in resting:
+            continue
         record = vms[key]
         pending_condition = Condition("Pending", True, Category.ADVISORY, "Started", why)
         conditions = story.carry_times([*_conditions(ready[key][2]), pending_condition], record.conditions, now)
         vms[key] = replace(record, message=why, conditions=conditions)
+    held = {r.key: "it is not its turn yet" for r in vms.values() if r.result is None and not r.unwinding and warming.rests(r)}
+    return {**{k: why for k, why in held.items() if k not in admitted}, **{k: why for k, why in refused.items() if k in resting}}
+
+
+def _returning(
+    runs: Mapping[ObjectRef, RunRecord],
+    vms: Mapping[VmKey, VmRecord],
+    desired: Desired,
+    indexes: Mapping[ObjectRef, SiteIndex],
+    now: datetime,
+) -> dict[ObjectRef, list[Load]]:
+    """Warm VMs that ask for a slot again: cutovers that are due before rounds that are, each in plan order."""
+    waiting: dict[ObjectRef, list[Load]] = {}
+    for run in runs.values():
+        if run.result is not None or run.gone_since is not None or run.mode is not Mode.WARM:
+            continue
+        resting = [r for s in run.vms if (r := vms[(run.run, s)]).result is None and not r.unwinding and warming.rests(r)]
+        free = [r for r in resting if not any(c.category is Category.CRITICAL for c in r.conditions)]
+        cutting = [r for r in free if warming.wants_cutover(r, runs_.cutover_of(run, r, desired), now)]
+        copying = [r for r in free if r not in cutting and warming.wants_round(r, desired.limits.precopy_interval_s, now)]
+        if loads := [_load(r, indexes) for r in (*cutting, *copying)]:
+            waiting[run.plan] = loads
+    return waiting
+
+
+def _load(record: VmRecord, indexes: Mapping[ObjectRef, SiteIndex]) -> Load:
+    """The cost of a VM is the number of its disks not yet copied; of a warm one in a round or its cutover, all."""
+    source, frozen = record.source, record.frozen
+    assert source is not None and frozen is not None
+    index = indexes.get(source.provider)
+    vm = index.by_uuid(source.uuid) if index else None
+    cost = len(frozen.disks) - (0 if record.rounds else sum(d.marked for d in record.disks))
+    return Load(record.key, (source.site_uuid, vm.host_id if vm else ""), cost)
 
 
 def _unseen(
@@ -147,18 +187,15 @@ def _blocked(record: VmRecord, findings: tuple[Finding, ...], now: datetime) -> 
 
 
 def _running(vms: Mapping[VmKey, VmRecord], indexes: Mapping[ObjectRef, SiteIndex]) -> list[Load]:
-    """VMs that occupy a slot: claimed, before hand-over, not giving back and not held."""
+    """VMs that occupy a slot: claimed, before hand-over, not giving back, not held, and not resting between two rounds."""
     loads = []
     for record in vms.values():
-        source = record.source
-        if record.frozen is None or source is None or record.result is not None or record.unwinding:
+        if record.frozen is None or record.source is None or record.result is not None or record.unwinding:
             continue
         if record.milestone.order >= Milestone.HANDED_OVER.order or any(c.category is Category.CRITICAL for c in record.conditions):
             continue
-        index = indexes.get(source.provider)
-        vm = index.by_uuid(source.uuid) if index else None
-        cost = len(record.frozen.disks) - sum(d.marked for d in record.disks)
-        loads.append(Load(record.key, (source.site_uuid, vm.host_id if vm else ""), cost))
+        if not warming.rests(record):
+            loads.append(_load(record, indexes))
     return loads
 
 

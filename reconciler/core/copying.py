@@ -1,26 +1,33 @@
-"""The COPY_DISKS step: one importer Job at a time for all disks of a VM, from the first byte to the marks.
+"""One round's copy: one importer Job at a time for all disks of a VM, from the first byte to the marks. Cold runs have one round.
 
-What it is: the pure decision over Jobs, marks and watermarks. What it is not: the Job itself (drivers/kubevirt) or the bytes (mover).
+What it is: the pure decision over Jobs, marks and watermarks. What it is not: the Job itself (drivers/kubevirt), the bytes (mover), or
+when a round begins and ends (core/warming.py).
 Rules: no Job while another pod may still write (safety 4); a mark only after the worker's result, for exactly this epoch (safety 1);
 a watermark counts only with its round key (safety 14).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reconciler.core import names
 from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, ProveOff, PutMarks, PutWatermarks
 from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
+from reconciler.core.datapath import DATASTORE, EXPORT
+from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Power, Watermark
-from reconciler.core.moves import Do, Fail, Move, Refresh, Wait, dying, out_of_sight, ref, source_changed, target_runs, target_still
-from reconciler.core.record import FrozenDisk
+from reconciler.core.moves import Do, Fail, Move, Note, Refresh, Wait, dying, out_of_sight, ref, source_changed, target_runs, target_still
+from reconciler.core.record import FrozenDisk, VmRecord
 from reconciler.core.target import Binder, CopyJob, Job, JobPhase, Volume, VolumeMode
-from reconciler.core.view import ROUND, View
+from reconciler.core.view import View
 
+LOCKED_S = 120.0  # how long a base that answers "busy" from the first byte on is taken for busy, and not for locked
+_BUSY, _REFUSED = frozenset({"SourceBusy"}), frozenset({"SourceRefused", "SourceForbidden", "SourceLocked"})
 WATERMARK_STEP_BYTES = 256 << 20  # a watermark is patched when it grew this much: what a killed worker may copy twice
 
 
 def next_move(v: View) -> Move:
-    if v.source_power in (Power.ON, Power.SUSPENDED):
+    if not _running_guest(v) and v.source_power in (Power.ON, Power.SUSPENDED):
         return source_changed(v)
     if not target_still(v):
         return target_runs(v)
@@ -43,6 +50,11 @@ def next_move(v: View) -> Move:
             return _running(v, job)
 
 
+def _running_guest(v: View) -> bool:
+    """A pre-copy round reads a snapshot, so the guest may run."""
+    return v.round is not None and not v.round.final
+
+
 def _drop(v: View, job: Job) -> DropCopy:
     return DropCopy(v.key, v.frozen.destination, job.namespace, job.name, v.owner)
 
@@ -52,10 +64,13 @@ def _start(v: View, attempt: int) -> Move:
         return unseen
     if v.unfenced and not v.jobs:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)} may still write; nothing is started beside it")
-    if (proof := v.proof) is not None and proof.power is Power.OFF and proof.epoch not in (None, v.record.epoch):
-        return Refresh(proof.epoch or "", "the source ran before it was copied; what was copied before is compared again")
-    if _source_moved_on(v):
-        return Do(ProveOff(v.key, ref(v).provider, ref(v)), "the source is read again, because it ran since it was proven off")
+    if not _running_guest(v):
+        if (proof := v.proof) is not None and proof.power is Power.OFF and proof.epoch not in (None, v.record.epoch):
+            return Refresh(proof.epoch or "", "the source ran before it was copied; what was copied before counts no more")
+        if _source_moved_on(v):
+            return Do(ProveOff(v.key, ref(v).provider, ref(v)), "the source is read again, because it ran since it was proven off")
+    if (doubted := _doubted(v)) is not None:
+        return doubted
     f = v.frozen
     todo = [(d, x) for d, x in v.volumes if not v.marked(d)]
     if len(v.volumes) != len(f.disks):
@@ -64,7 +79,7 @@ def _start(v: View, attempt: int) -> Move:
         return Fail("VolumeLost", f"{lost}; start another Migration")
     job = CopyJob(
         namespace=f.namespace,
-        name=names.job_name(v.record.run, v.record.slug, f"r{ROUND}", attempt),
+        name=names.job_name(v.record.run, v.record.slug, f"r{v.number}", attempt),
         volumes=tuple((d.uuid, d.pvc, x.volume_mode) for d, x in todo),
         placement=f.placement,
         owner=v.owner,
@@ -74,8 +89,21 @@ def _start(v: View, attempt: int) -> Move:
     wishes = tuple(_wish(v, d, x) for d, x in todo)
     resumed = sum(w.resume_bytes for w in wishes)
     how = f"; {resumed >> 20} MiB were proven before and are kept" if resumed else ""
-    act = EnsureCopy(v.key, f.destination, ref(v), job, wishes, v.record.epoch, f.verify, f.bandwidth_bytes_per_s)
-    return Do(act, f"importer Job {job.name} copies {len(todo)} disk(s){how}", (_fails(v),))
+    at = v.round.snapshot if v.round is not None and not v.round.final else None
+    act = EnsureCopy(v.key, f.destination, ref(v), job, wishes, v.epoch, f.verify, f.bandwidth_bytes_per_s, at)
+    what = "what changed on " if wishes and all(w.since for w in wishes) else ""
+    return Do(act, f"importer Job {job.name} copies {what}{len(todo)} disk(s){how}", (_fails(v),))
+
+
+def _doubted(v: View) -> Note | None:
+    """The platform forgot a change id, or may lie about it: the disk is read in full and compared."""
+    seen, r = v.outcome, v.round
+    if seen is None or seen.action != "EnsureCopy" or not seen.doubted or r is None:
+        return None
+    fresh = {uuid: why for uuid, why in seen.doubted if uuid not in r.doubts}
+    if not fresh:
+        return None
+    return Note(replace(v.record, rounds=(*v.record.rounds[:-1], replace(r, doubts={**r.doubts, **fresh}))))
 
 
 def _source_moved_on(v: View) -> bool:
@@ -85,17 +113,26 @@ def _source_moved_on(v: View) -> bool:
 
 
 def _wish(v: View, disk: FrozenDisk, volume: Volume) -> CopyDiskWish:
-    """Without a watermark of this epoch everything is copied; old content that a mark vouched for is compared, which writes less."""
-    known = v.watermark(volume)
+    """Without a watermark of this round all that the round is about is copied; old content that a mark vouched for is compared, which
+    writes less. A stream can be compared with nothing."""
+    path = path_of(v, disk)
+    known, base = v.watermark(volume), v.base(disk, volume) if path != EXPORT else None
     return CopyDiskWish(
         disk_uuid=disk.uuid,
         label=disk.label,
-        path=disk.path,
+        path=path,
         capacity_bytes=disk.capacity_bytes,
         block=volume.volume_mode is VolumeMode.BLOCK,
         resume_bytes=known.proven_bytes if known else 0,
-        compare=volume.mark is not None and known is None,
+        compare=volume.mark is not None and known is None and base is None and path != EXPORT,
+        since=base.since if base else None,
+        rest_from=base.rest_from if base else 0,
     )
+
+
+def path_of(v: View, disk: FrozenDisk) -> str:
+    """As planned; but the frozen base of a running VM that was seen not to be readable is exported."""
+    return EXPORT if _running_guest(v) and v.record.base_unreadable and disk.path == DATASTORE else disk.path
 
 
 def _running(v: View, job: Job) -> Move:
@@ -105,8 +142,10 @@ def _running(v: View, job: Job) -> Move:
     stall = f"copy-stall:{job.name}:{done}"
     timers = (stall, _fails(v))
     if v.timers.get(stall, 0.0) >= f.copy_stall_s:
-        why = job.message or "its log shows no new bytes"
-        return Fail("CopyStalled", f"Job {job.namespace}/{job.name} made no progress for {f.copy_stall_s:.0f} s: {why}")
+        why = f"made no progress for {f.copy_stall_s:.0f} s: {job.message or 'its log shows no new bytes'}"
+        if _running_guest(v):  # safety 18: before the cutover time fails nobody
+            return Do(_drop(v, job), f"Job {job.name} {why}; another attempt follows", timers, attempt=job.attempt + 1)
+        return Fail("CopyStalled", f"Job {job.namespace}/{job.name} {why}")
     if grown := _grown(v, WATERMARK_STEP_BYTES):
         return Do(PutWatermarks(v.key, f.destination, grown), "watermarks are kept", timers)
     if job.phase is JobPhase.PENDING:
@@ -122,6 +161,12 @@ def _grown(v: View, at_least: int) -> tuple[tuple[Volume, Watermark], ...]:
         if seen and seen.watermark_bytes - (known.proven_bytes if known else 0) >= at_least:
             found.append((volume, Watermark(v.round_key, seen.watermark_bytes)))
     return tuple(found)
+
+
+def grown_watermarks(v: View) -> Do | None:
+    """What a Job that is about to go has proven and no annotation says yet."""
+    found = _grown(v, 1)
+    return Do(PutWatermarks(v.key, v.frozen.destination, found), "what the copy has proven is kept") if found else None
 
 
 def _fails(v: View) -> str:
@@ -148,6 +193,8 @@ def _finished(v: View, job: Job) -> Move:
         return _failed(v, job)
     if v.unfenced:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)}")
+    if (not_yet := _snapshot_proof(v)) is not None:
+        return not_yet
     done = {d.uuid for d in result.disks if d.done}
     marks = tuple((x, v.want_mark(d, x)) for d, x in v.volumes if d.uuid in done and not v.marked(d))
     if not marks:
@@ -155,14 +202,64 @@ def _finished(v: View, job: Job) -> Move:
     return Do(PutMarks(v.key, v.frozen.destination, marks, v.owner), f"{len(marks)} disk(s) are complete and marked")
 
 
+def _snapshot_proof(v: View) -> Move | None:
+    """Safety 14: a mark needs the same snapshot and chain still to be there, behind the last byte that was read."""
+    if not _running_guest(v):
+        return None
+    if v.proof is None:
+        return Do(ProveOff(v.key, ref(v).provider, ref(v)), "the snapshot is looked at once more, before what was read of it is marked")
+    if (broken := broken_snapshot(v, v.proof)) is not None:
+        return Note(abandon(v, broken))
+    return None
+
+
+def broken_snapshot(v: View, vm: SourceVm) -> str | None:
+    """Why what is read of the round's snapshot cannot be trusted; None when it stands as it was made. `vm`: a direct read."""
+    r = v.round
+    found = next((s for s in vm.snapshots if r is not None and s.id == r.snapshot and s.key == v.snapshot_key(r.number)), None)
+    if found is None or r is None:
+        return "its snapshot was removed by somebody else while it was read"
+    live = {d.uuid: d for d in vm.disks}
+    for disk in found.disks:
+        if disk.uuid in live and disk.backing.file not in live[disk.uuid].backing.parents:
+            return f"{disk.backing.file} is no longer the frozen base of disk {disk.label}"
+        if r.change_ids.get(disk.uuid, disk.change_id) != disk.change_id:
+            return f"disk {disk.label} tells another change id of the same snapshot"
+    return None
+
+
+def abandon(v: View, why: str) -> VmRecord:
+    """Nothing of the round under way counts: what it would have copied is a part of what the next one copies."""
+    assert v.round is not None
+    return replace(v.record, rounds=(*v.record.rounds[:-1], replace(v.round, ended=v.now, abandoned=why)))
+
+
+def _locked_base(v: View, job: Job, result: CopyResult | None, why: str) -> Move | None:
+    """ESXi may refuse to open the base of a running VM, so reading it is always a trial. Then the first copy is an export, and later
+    rounds, which an export cannot do, are left out."""
+    if not _running_guest(v) or result is None or all(path_of(v, d) != DATASTORE for d in v.frozen.disks):
+        return None
+    patient = result.reason in _BUSY and v.timers.get(_fails(v), 0.0) < LOCKED_S
+    if patient or result.reason not in _BUSY | _REFUSED or any(v.watermark(x) for _, x in v.volumes):
+        return None
+    noted = replace(v.record, base_unreadable=why)
+    if all(v.base(d, x) for d, x in v.volumes):
+        noted = replace(noted, rounds=abandon(v, "the frozen base can no longer be read while the guest runs").rounds)
+    return Note(replace(noted, attempt=job.attempt + 1))
+
+
 def _failed(v: View, job: Job) -> Move:
     result = result_of(job)
     why = (result.error if result else "") or job.message or f"exit code {job.exit_code}"
+    if (locked := _locked_base(v, job, result, why)) is not None:
+        return locked
+    if _running_guest(v) and v.record.base_unreadable and v.record.attempt > job.attempt:
+        return Do(_drop(v, job), f"the frozen base cannot be read while the guest runs ({why}); the snapshot is exported instead")
     if job.exit_code == EXIT_WRONG:
         return Fail(result.reason if result and result.reason else "CopyFailed", f"the copy cannot succeed: {why}")
     timers = (_fails(v),)
     if grown := _grown(v, 1):
         return Do(PutWatermarks(v.key, v.frozen.destination, grown), "what the failed attempt has proven is kept", timers)
-    if v.timers.get(timers[0], 0.0) >= v.frozen.copy_stall_s:
+    if v.timers.get(timers[0], 0.0) >= v.frozen.copy_stall_s and not _running_guest(v):
         return Fail("CopyFailed", f"the copy failed again and again for {v.frozen.copy_stall_s:.0f} s without getting on, last: {why}")
     return Do(_drop(v, job), f"attempt {job.attempt} failed ({why}); another one follows", timers, attempt=job.attempt + 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from reconciler.core.inventory import SourceDisk, SourceVm
 from reconciler.core.model import Mode, Power
 
-DATASTORE = "datastore"
+DATASTORE, EXPORT, VDDK = "datastore", "export", "vddk"
 
 # Only these hold a disk as a plain file that the /folder URL serves; vSAN and vVol objects have no flat file behind the name.
 _FILE_DATASTORES = frozenset({"vmfs", "nfs", "nfs41"})
@@ -38,25 +38,40 @@ class _Refusal:
 def choose(disk: SourceDisk, vm: SourceVm, *, vddk: bool, mode: Mode) -> PathChoice:
     """The path for one disk. `vddk`: the Provider names a vddkInitImage.
 
-    With warm, or where the flat file does not hold exactly what the guest sees, there is no path: a wrong file read in full and
-    verified against itself would pass every later check.
+    Where the flat file does not hold exactly what the guest sees, it is never read: a wrong file read in full and verified against
+    itself would pass every later check. Then the platform's own export reads it, which is one stream of the whole disk, so that a warm
+    run, which must read what changed later, is refused.
     """
-    for judge in _JUDGES:
-        if refusal := judge(disk, vm, mode):
+    for judge in (*_JUDGES, *(_WARM_JUDGES if mode is Mode.WARM else ())):
+        if refusal := judge(disk, vm):
             return PathChoice(None, refusal.reason, refusal.remedy, blocking=True)
-    state = "the VM is off" if vm.power is Power.OFF else "the VM is switched off before the copy"
-    instead = "; vddkInitImage is set, but reading through VDDK is not available yet" if vddk else ""
-    reason = f"flat file without parent on {disk.backing.datastore_type} datastore {disk.storage_name}, {state}{instead}"
-    return PathChoice(DATASTORE, reason, "", blocking=False)
+    if vddk:
+        return PathChoice(VDDK, f"vddkInitImage is set: VDDK reads disk {disk.label}, whatever its format and chain", "", blocking=False)
+    no_file = _chain(disk, vm) or _format(disk, vm)
+    if no_file is None:
+        return PathChoice(DATASTORE, _flat_words(disk, vm, mode), "", blocking=False)
+    if mode is Mode.WARM:
+        remedy = f"{no_file.remedy}; or set vddkInitImage on the Provider; or migrate it cold"
+        reason = f"{no_file.reason}, and without VDDK nothing else can read what changes while the guest runs"
+        return PathChoice(None, reason, remedy, blocking=True)
+    return PathChoice(EXPORT, f"{no_file.reason}; the VM's own export reads it, as one stream", no_file.remedy, blocking=False)
 
 
-def _mode(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
-    if mode is Mode.COLD:
-        return None
-    return _Refusal("warm migration of a vSphere disk is not available yet", "set spec.type to cold and warm to false")
+def lost(path: str, disk: SourceDisk, vm: SourceVm) -> PathChoice | None:
+    """Why a disk that was planned to be read by `path` cannot be read so (with the VM off); None when it can."""
+    choice = choose(disk, vm, vddk=path == VDDK, mode=Mode.COLD)
+    fits = choice.path is not None if path == EXPORT else choice.path == path
+    return None if fits else choice
 
 
-def _vm_state(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
+def _flat_words(disk: SourceDisk, vm: SourceVm, mode: Mode) -> str:
+    where = f"flat file without parent on {disk.backing.datastore_type} datastore {disk.storage_name}"
+    if mode is Mode.WARM:
+        return f"{where}; whether it can be read while {vm.name} runs is tried after the first snapshot"
+    return f"{where}, {'the VM is off' if vm.power is Power.OFF else 'the VM is switched off before the copy'}"
+
+
+def _vm_state(disk: SourceDisk, vm: SourceVm) -> _Refusal | None:
     if not vm.connected:
         return _Refusal(f"the host of {vm.name} is not connected, so its disks cannot be judged", "reconnect the host")
     if vm.is_template:
@@ -68,13 +83,13 @@ def _vm_state(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
     return None
 
 
-def _encryption(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
+def _encryption(disk: SourceDisk, vm: SourceVm) -> _Refusal | None:
     if disk.backing.key_id is None:
         return None
     return _Refusal(f"{_named(disk)} is encrypted, and its file holds only ciphertext", f"decrypt {_named(disk)} (storage policy) first")
 
 
-def _raw_device(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
+def _raw_device(disk: SourceDisk, vm: SourceVm) -> _Refusal | None:
     if not (disk.rdm or disk.backing.kind.startswith("RawDisk")):
         return None
     return _Refusal(
@@ -83,7 +98,7 @@ def _raw_device(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
     )
 
 
-def _disk_mode(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
+def _disk_mode(disk: SourceDisk, vm: SourceVm) -> _Refusal | None:
     if disk.mode in ("", "persistent", "independent_persistent"):
         return None
     return _Refusal(
@@ -91,7 +106,7 @@ def _disk_mode(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
     )
 
 
-def _sharing(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
+def _sharing(disk: SourceDisk, vm: SourceVm) -> _Refusal | None:
     if not disk.shared:
         return None
     return _Refusal(
@@ -99,7 +114,7 @@ def _sharing(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
     )
 
 
-def _chain(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
+def _chain(disk: SourceDisk, vm: SourceVm) -> _Refusal | None:
     if vm.consolidation_needed:
         return _Refusal(
             f"{vm.name} needs disk consolidation: {_named(disk)} may be spread over leftover snapshot files",
@@ -119,7 +134,7 @@ def _chain(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
     )
 
 
-def _format(disk: SourceDisk, vm: SourceVm, mode: Mode) -> _Refusal | None:
+def _format(disk: SourceDisk, vm: SourceVm) -> _Refusal | None:
     remedy = f"move {_named(disk)} with Storage vMotion to a VMFS or NFS datastore"
     kind = disk.backing.datastore_type
     if kind.lower() not in _FILE_DATASTORES:
@@ -139,14 +154,12 @@ def _named(disk: SourceDisk) -> str:
     return f"disk {disk.label} ({disk.backing.file})" if disk.backing.file else f"disk {disk.label}"
 
 
+def _independent(disk: SourceDisk, vm: SourceVm) -> _Refusal | None:
+    if not disk.mode.startswith("independent"):
+        return None
+    return _Refusal(f"{_named(disk)} is independent: it takes no part in snapshots", f"make {_named(disk)} dependent, or migrate it cold")
+
+
 # The first that refuses is what a person reads, so what must be changed first stands first.
-_JUDGES: tuple[Callable[[SourceDisk, SourceVm, Mode], _Refusal | None], ...] = (
-    _mode,
-    _vm_state,
-    _encryption,
-    _raw_device,
-    _disk_mode,
-    _sharing,
-    _chain,
-    _format,
-)
+_JUDGES: tuple[Callable[[SourceDisk, SourceVm], _Refusal | None], ...] = (_vm_state, _encryption, _raw_device, _disk_mode, _sharing)
+_WARM_JUDGES = (_independent,)

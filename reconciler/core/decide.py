@@ -18,9 +18,9 @@ from reconciler.core.inventory import SourceVm
 from reconciler.core.itinerary import Phase, current, table_for
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Absent, Known, Milestone, ObjectRef, Power, Result, Unknown
-from reconciler.core.moves import Declare, Do, Fail, Hold, Move, Reach, Refresh, Wait
+from reconciler.core.moves import Declare, Do, Fail, Hold, Move, Note, Reach, Refresh, Wait
 from reconciler.core.record import Category, Claim, Condition, Failure, IntentKind, Records, RunRecord, VmRecord
-from reconciler.core.view import Backoff, Observed, View
+from reconciler.core.view import Backoff, Observed, Pace, View
 
 GONE_S = 300.0  # design section 3: a removed Migration counts as a cancel only after this long
 
@@ -53,6 +53,7 @@ class Draft:
     timers: set[tuple[VmKey, str]] = field(default_factory=set)
     wakes: list[datetime] = field(default_factory=list)
     bugs: list[tuple[VmKey, Exception]] = field(default_factory=list)
+    refused: Mapping[VmKey, str] = field(default_factory=dict)  # warm VMs that may begin no round and no cutover now
 
 
 def decide(
@@ -69,7 +70,7 @@ def decide(
     for run in active:
         draft.runs[run.run] = runs.watch_manifest(run, desired, memory.origin, memory.descends, now)
         _cancel(draft, draft.runs[run.run], desired, memory, now)
-    admission.admit(draft.runs, draft.vms, draft.claims, desired, observed, indexes, now)
+    draft.refused = admission.admit(draft.runs, draft.vms, draft.claims, desired, observed, indexes, now)
     for run in active:
         for slug in run.vms:
             record = draft.vms[(run.run, slug)]
@@ -144,7 +145,9 @@ def _step(
 ) -> VmRecord:
     if record.frozen is None or record.source is None or record.key in memory.busy:
         return record
-    view = _view(draft, record, observed, records, memory, indexes, now)
+    view = replace(
+        _view(draft, record, observed, records, memory, indexes, now), mode=run.mode, pace=_pace(draft, run, record, desired, indexes, now)
+    )
     record, claim = _absorb(record, view)
     if claim is not None:
         draft.claims[(claim.site_uuid, claim.vm_uuid)] = claim
@@ -198,6 +201,14 @@ def _view(
         progress, result = observed.progress.get((frozen.destination, job.namespace, job.name), ((), None))
         view = replace(view, progress=progress, result=result)
     return view
+
+
+def _pace(draft: Draft, run: RunRecord, record: VmRecord, desired: Desired, indexes: Mapping[ObjectRef, SiteIndex], now: datetime) -> Pace:
+    """The cutover and the limits are live: they may be edited while the run goes on."""
+    index = indexes.get(record.source.provider) if record.source else None
+    theirs = index.inventory.site.time_at if index else None
+    skew = (now - theirs).total_seconds() if theirs else 0.0
+    return Pace(runs.cutover_of(run, record, desired), desired.limits.precopy_interval_s, skew, draft.refused.get(record.key, ""))
 
 
 def _absorb(record: VmRecord, view: View) -> tuple[VmRecord, Claim | None]:
@@ -255,6 +266,10 @@ def _walk(draft: Draft, run: RunRecord, view: View, backoff: Backoff | None, now
             record = replace(record, epoch=move.epoch, message=move.message, attempt=record.attempt + 1)
             view = replace(view, record=record, outcome=None)
             continue
+        if isinstance(move, Note):
+            record = replace(move.record, phase=record.phase, phases=record.phases)
+            view = replace(view, record=record)
+            continue
         return _apply(draft, view, record, move, backoff, now)
     raise RuntimeError(f"{record.slug}: the itinerary does not come to rest")
 
@@ -297,8 +312,10 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
         if waiting and not backoff.held:
             draft.wakes.append(backoff.until)
     match move:
-        case Wait(message):
+        case Wait(message, _, until):
             record = replace(record, message=message)
+            if until is not None:
+                draft.wakes.append(until)
         case Do(action, message, _, attempt):
             if _follows_up(view, action) and backoff is not None and not backoff.held:
                 waiting = False

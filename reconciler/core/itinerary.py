@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reconciler.core import copying, handing, moves, preflight, reserving, unwinding
+from reconciler.core import copying, handing, moves, preflight, reserving, unwinding, warming
 from reconciler.core.model import Milestone, Mode, Power
 from reconciler.core.moves import Move
 from reconciler.core.view import View
@@ -27,14 +27,18 @@ class Phase(StrEnum):
     PREFLIGHT = "Preflight"
     RESERVE_VM = "ReserveVM"
     RELEASE_BINDER = "ReleaseBinder"
+    ENABLE_TRACKING = "EnableChangeTracking"
+    PRECOPY = "Precopy"
     POWER_OFF = "PowerOffSource"
     PROVE_OFF = "ProveSourceOff"
     COPY_DISKS = "CopyDisks"
+    COPY_CHANGES = "CopyFinalChanges"
     HAND_OVER = "HandOver"
     START_TARGET = "StartTarget"
     RELEASE = "Release"
     COMPLETED = "Completed"
     STOP_WRITERS = "StopWriters"
+    DROP_SNAPSHOTS = "RemoveSnapshots"
     DIRTY_MARKS = "DirtyMarks"
     GIVE_BACK = "PowerOnSource"
     WATCH_GUEST = "WatchGuest"
@@ -46,6 +50,7 @@ class Stage(StrEnum):
 
     INITIALIZE = "Initialize"
     DISK_TRANSFER = "DiskTransfer"
+    CUTOVER = "Cutover"
     VM_CREATION = "VirtualMachineCreation"
     UNWIND = "Unwind"
 
@@ -100,7 +105,8 @@ def _target_left_halted(v: View) -> bool:
     return handing.started_once(v) or v.frozen.want_power is Power.OFF or (vm is not None and vm.power is Power.ON)
 
 
-COLD_BEFORE: tuple[Step, ...] = (
+# Whatever the target can refuse is refused here, with the guest still up.
+_RESERVE: tuple[Step, ...] = (
     Step(Phase.CLAIM, Stage.INITIALIZE, reserving.claimed, reserving.claim),
     Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, reserving.ensure_namespace),
     Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, lambda v: _volumes_there(v) and moves.target_still(v), reserving.ensure_volumes),
@@ -108,8 +114,20 @@ COLD_BEFORE: tuple[Step, ...] = (
     Step(Phase.PREFLIGHT, Stage.INITIALIZE, preflight.tried, preflight.try_volumes),
     Step(Phase.RESERVE_VM, Stage.INITIALIZE, _vm_reserved, reserving.reserve_vm),
     Step(Phase.RELEASE_BINDER, Stage.INITIALIZE, _binder_gone, moves.drop_binder),
+)
+
+COLD_BEFORE: tuple[Step, ...] = (
+    *_RESERVE,
     Step(Phase.POWER_OFF, Stage.INITIALIZE, lambda v: v.source_power is Power.OFF, reserving.power_off),
     Step(Phase.PROVE_OFF, Stage.INITIALIZE, lambda v: False, reserving.prove_off),
+)
+
+WARM_BEFORE: tuple[Step, ...] = (
+    *_RESERVE,
+    Step(Phase.ENABLE_TRACKING, Stage.INITIALIZE, warming.tracked, warming.enable_tracking),
+    Step(Phase.PRECOPY, Stage.DISK_TRANSFER, warming.precopied, warming.precopy),
+    Step(Phase.POWER_OFF, Stage.CUTOVER, lambda v: v.source_power is Power.OFF, reserving.power_off),
+    Step(Phase.PROVE_OFF, Stage.CUTOVER, lambda v: False, reserving.prove_off),
 )
 
 COLD_COPY: tuple[Step, ...] = (
@@ -117,23 +135,42 @@ COLD_COPY: tuple[Step, ...] = (
     Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, handing.hand_over),
 )
 
+WARM_COPY: tuple[Step, ...] = (
+    Step(Phase.DROP_SNAPSHOTS, Stage.CUTOVER, warming.no_snapshot, warming.drop_snapshots),
+    Step(Phase.COPY_CHANGES, Stage.CUTOVER, lambda v: v.all_marked and moves.target_still(v), warming.final_copy),
+    Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, handing.hand_over),
+)
+
 # A person may have run the source between hand-over and start: then its changes are compared before anything starts.
-COLD_AFTER: tuple[Step, ...] = (
-    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked or _target_left_halted(v), copying.next_move),
+_TAKE_OVER: tuple[Step, ...] = (
     Step(Phase.START_TARGET, Stage.VM_CREATION, _target_as_wanted, handing.start_target),
     Step(Phase.RELEASE, Stage.VM_CREATION, lambda v: _jobs_gone(v) and handing.released(v), handing.release),
     Step(Phase.COMPLETED, Stage.VM_CREATION, lambda v: False, handing.finish),
+)
+
+COLD_AFTER: tuple[Step, ...] = (
+    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked or _target_left_halted(v), copying.next_move),
+    *_TAKE_OVER,
+)
+
+WARM_AFTER: tuple[Step, ...] = (
+    Step(Phase.COPY_CHANGES, Stage.CUTOVER, lambda v: v.all_marked or _target_left_halted(v), warming.final_copy),
+    *_TAKE_OVER,
 )
 
 TABLES: dict[tuple[Mode, Milestone], tuple[Step, ...]] = {
     (Mode.COLD, Milestone.NONE): COLD_BEFORE,
     (Mode.COLD, Milestone.CUTOVER): COLD_COPY,
     (Mode.COLD, Milestone.HANDED_OVER): COLD_AFTER,
+    (Mode.WARM, Milestone.NONE): WARM_BEFORE,
+    (Mode.WARM, Milestone.CUTOVER): WARM_COPY,
+    (Mode.WARM, Milestone.HANDED_OVER): WARM_AFTER,
 }
 
 # Everything that a failed or cancelled VM owes, in the order in which it is given back. Nothing here has a deadline.
 UNWIND: tuple[Step, ...] = (
     Step(Phase.STOP_WRITERS, Stage.UNWIND, lambda v: _jobs_gone(v) and _binder_gone(v) and not v.unfenced, unwinding.stop_writers),
+    Step(Phase.DROP_SNAPSHOTS, Stage.UNWIND, warming.no_snapshot, warming.drop_snapshots),
     Step(Phase.DIRTY_MARKS, Stage.UNWIND, unwinding.marks_may_stay, moves.dirty_marks),
     Step(Phase.GIVE_BACK, Stage.UNWIND, unwinding.source_given_back, unwinding.power_on),
     Step(Phase.WATCH_GUEST, Stage.UNWIND, unwinding.guest_settled, unwinding.watch_guest),

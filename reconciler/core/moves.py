@@ -8,6 +8,7 @@ What it is not: the order of the steps.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from reconciler.core import datapath
 from reconciler.core.actions import (
@@ -16,17 +17,19 @@ from reconciler.core.actions import (
     PutMarks,
 )
 from reconciler.core.inventory import SourceVm
-from reconciler.core.model import Absent, Known, Milestone, Mode, Power, Result, Unknown, VmRef
-from reconciler.core.record import IntentKind
+from reconciler.core.model import Absent, Known, Milestone, Power, Result, Unknown, VmRef
+from reconciler.core.record import IntentKind, VmRecord
+from reconciler.core.target import Volume
 from reconciler.core.view import View
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do but look again. `timers` count observed seconds while they are named, pass after pass."""
+    """Nothing to do but look again, at `until` at the latest. `timers` count observed seconds while they are named, pass after pass."""
 
     message: str
     timers: tuple[str, ...] = ()
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,13 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something learned that is written down, and the table is asked again: a round begins, ends, or has its snapshot."""
+
+    record: VmRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     reason: str
     message: str
@@ -85,7 +95,7 @@ class Hold:
     items: tuple[str, ...] = field(default=())
 
 
-Move = Wait | Do | Declare | Reach | Refresh | Fail | Hold
+Move = Wait | Do | Declare | Reach | Refresh | Note | Fail | Hold
 
 
 def ref(v: View) -> VmRef:
@@ -116,11 +126,14 @@ def source_changed(v: View) -> Hold:
 
 
 def changed_disks(v: View, vm: SourceVm) -> Hold | None:
-    """Safety 12: disks are identified by backing uuid and looked at again before power-off and after it."""
+    """Safety 12: disks are identified by backing uuid and looked at again before power-off and after it.
+
+    While a snapshot of ours is there each disk is a chain, as it must be; its round looks at that itself.
+    """
     frozen = {d.uuid: d for d in v.frozen.disks}
     seen = {d.uuid: d for d in vm.disks}
-    for disk in vm.disks:
-        if disk.uuid in frozen and (choice := datapath.choose(disk, vm, vddk=False, mode=Mode.COLD)).path != frozen[disk.uuid].path:
+    for disk in vm.disks if not v.our_snapshots else ():
+        if disk.uuid in frozen and (choice := datapath.lost(frozen[disk.uuid].path, disk, vm)) is not None:
             text = f"disk {disk.label} of {vm.name} can no longer be read as this run planned: {choice.reason}. {choice.remedy}".rstrip()
             return Hold("SourceChanged", "ChainChanged", text, (disk.label,))
     added = [d.label for u, d in seen.items() if u not in frozen]
@@ -151,8 +164,16 @@ def drop_binder(v: View) -> Move:
     return Do(DropBinder(v.key, v.frozen.destination, binder.namespace, binder.name, v.owner), "the binder pod goes")
 
 
+def dirty(v: View) -> tuple[Volume, ...]:
+    """Volumes that the source makes untrue once it runs again. A change id outlives that: what is written later can be asked for."""
+    claims = (x for _, x in v.volumes if x.mark is not None or x.watermark is not None)
+    return tuple(x for x in claims if x.mark is None or x.mark.change_id is None)
+
+
 def dirty_marks(v: View) -> Move:
-    volumes = tuple((x, None) for _, x in v.volumes if x.mark is not None or x.watermark is not None)
+    """Before a source is powered on. A target that ran has changed its own disks: then no mark is true, with a change id or without."""
+    found = dirty(v) if target_still(v) else tuple(x for _, x in v.volumes if x.mark is not None or x.watermark is not None)
+    volumes = tuple((x, None) for x in found)
     return Do(PutMarks(v.key, v.frozen.destination, volumes, v.owner), "the copies are marked dirty: one side or the other runs")
 
 

@@ -234,10 +234,10 @@ class VmRecord:
     phases: tuple[PhaseTime, ...] = ()
     disks: tuple[DiskRecord, ...] = ()
     frozen: FrozenVm | None = None
+    tried: str = ""  # the volumes (View.trial) that a pod was seen to open; others are tried anew
     rounds: tuple[RoundRecord, ...] = ()
     base_unreadable: str = ""  # why the frozen base cannot be read while the guest runs, once that was seen
     next_round_at: datetime | None = None
-    tried: str = ""  # the volumes (View.trial) that a pod was seen to open; others are tried anew
 
     @property
     def was_on(self) -> bool:

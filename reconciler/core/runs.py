@@ -101,6 +101,14 @@ def _record(
         )
 
 
+def cutover_of(run: RunRecord, record: VmRecord, desired: Desired) -> datetime | None:
+    """What the Migration says now: vmCutover of this VM, else cutover. A file that is gone or broken says nothing."""
+    migration = desired.migrations.get(run.run)
+    if migration is None:
+        return None
+    return next((at for id_, at in migration.vm_cutover if id_ == record.id), migration.cutover_at)
+
+
 # ---- the manifest -----------------------------------------------------------------------------------------------------------------------
 
 

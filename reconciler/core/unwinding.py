@@ -12,6 +12,7 @@ from reconciler.core.actions import (
     DropVolumes,
     PowerSource,
 )
+from reconciler.core.copying import grown_watermarks
 from reconciler.core.model import Power, PowerRequest, Result
 from reconciler.core.moves import (
     Declare,
@@ -20,6 +21,7 @@ from reconciler.core.moves import (
     Move,
     Reach,
     Wait,
+    dirty,
     out_of_sight,
     ref,
     target_still,
@@ -33,6 +35,8 @@ GUEST_SETTLE_S = 600.0  # safety 24: a guest that was asked to shut down may sti
 
 def stop_writers(v: View) -> Move:
     site = v.frozen.destination
+    if v.round is not None and (grown := grown_watermarks(v)) is not None:
+        return grown
     for job in v.jobs:
         if not job.deleting:
             return Do(DropCopy(v.key, site, job.namespace, job.name, v.owner), "the importer Job is stopped")
@@ -53,10 +57,8 @@ def must_give_back(v: View) -> bool:
 
 
 def marks_may_stay(v: View) -> bool:
-    """Safety 1: before we power a source on, its final marks (and watermarks) are made dirty."""
-    if not must_give_back(v):
-        return True
-    return all(x.mark is None and x.watermark is None for _, x in v.volumes)
+    """Safety 1: before we power a source on, its marks (and watermarks) are made dirty, unless a mark carries a change id."""
+    return not must_give_back(v) or not dirty(v)
 
 
 def source_given_back(v: View) -> bool:

@@ -7,7 +7,7 @@ Where it stands: built by core/decide.py from Desired, Observed and Records, for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 
@@ -125,6 +125,44 @@ class View:
             case _:
                 return None
 
+    # ---- rounds ----
+
+    @property
+    def round(self) -> RoundRecord | None:
+        """The round that is under way; behind the cutover only the final one counts. None in a cold run."""
+        last = self.record.rounds[-1] if self.record.rounds else None
+        if self.record.milestone.order >= Milestone.CUTOVER.order:
+            return last if last is not None and last.final else None
+        return last if last is not None and last.ended is None and not last.final else None
+
+    @property
+    def number(self) -> int:
+        """Of the round under way: 0 between rounds, 1 in a cold run."""
+        return self.round.number if self.round is not None else 0 if self.mode is Mode.WARM else ROUND
+
+    @property
+    def epoch(self) -> str:
+        """The source epoch that marks are made for."""
+        return self.round.epoch if self.round is not None and not self.round.final else self.record.epoch
+
+    def snapshot_key(self, number: int) -> str:
+        return f"{self.instance.short}/{self.record.run}/{self.record.slug}/r{number}"
+
+    @property
+    def our_snapshots(self) -> tuple[SourceSnapshot, ...]:
+        """Of any run of this reconciler: none may outlive the round that made it."""
+        ours = {Instance(i).short for i in (self.instance.id, *self.instance.inherits)}
+        return tuple(s for s in self._snapshots if s.key is not None and s.key.split("/")[0] in ours)
+
+    @property
+    def foreign_snapshots(self) -> tuple[SourceSnapshot, ...]:
+        ours = self.our_snapshots
+        return tuple(s for s in self._snapshots if s not in ours)
+
+    @property
+    def _snapshots(self) -> tuple[SourceSnapshot, ...]:
+        return self.source.value.snapshots if isinstance(self.source, Known) else ()
+
     # ---- target ----
 
     @property
@@ -177,12 +215,13 @@ class View:
 
     @property
     def round_key(self) -> str:
-        """What a Job and a watermark count for: this source VM, in this epoch and round, and these very PVCs.
+        """What a Job and a watermark count for: this source VM, in this epoch (or snapshot) and round, and these very PVCs.
 
         A PVC made anew under the old name (somebody deleted it, or a backup came back) must not inherit what was proven of another.
         """
-        source = self.record.source
-        return f"{source.uuid if source else ''}:{self.record.epoch}:{ROUND}.{self.trial}"
+        source, r = self.record.source, self.round
+        when = r.snapshot if r is not None and not r.final else self.epoch
+        return f"{source.uuid if source else ''}:{when}:{self.number}.{self.trial}"
 
     @property
     def trial(self) -> str:
@@ -190,15 +229,32 @@ class View:
         return sha256("|".join(v.uid for _, v in self.volumes).encode()).hexdigest()[:8]
 
     def want_mark(self, disk: FrozenDisk, volume: Volume) -> Mark:
-        return Mark(disk.uuid, volume.uid, ROUND, self.record.epoch, None, MarkState.CLEAN)
+        """A final mark keeps the change id of the round before it: what it covers is a part of what was written since then."""
+        r = self.round
+        base = self.base(disk, volume) if r is not None and r.final else None
+        change_id = base.since if base else r.change_ids.get(disk.uuid) if r is not None else None
+        return Mark(disk.uuid, volume.uid, self.number, self.epoch, change_id, MarkState.CLEAN)
 
     def marked(self, disk: FrozenDisk) -> bool:
+        """Cold: exactly the wanted mark. Warm: of this very round, whichever change id it carries."""
         volume = self.our_volume(disk)
-        return volume is not None and volume.mark == self.want_mark(disk, volume)
+        if volume is None or volume.mark is None or (self.mode is Mode.WARM and self.round is None):
+            return False
+        mark = volume.mark if self.mode is Mode.COLD else replace(volume.mark, change_id=None)
+        return mark == Mark(disk.uuid, volume.uid, self.number, self.epoch, None, MarkState.CLEAN)
 
     @property
     def all_marked(self) -> bool:
         return all(self.marked(d) for d in self.frozen.disks)
+
+    def base(self, disk: FrozenDisk, volume: Volume) -> Base | None:
+        """What an earlier round (or run) has proven of this disk; None: all of it is copied."""
+        mark = volume.mark
+        if self.mode is Mode.COLD or mark is None or mark.change_id is None or mark.state is not MarkState.CLEAN:
+            return None
+        if (mark.disk_uuid, mark.volume_uid) != (disk.uuid, volume.uid) or (self.round and disk.uuid in self.round.doubts):
+            return None
+        return Base(mark.change_id, disk.capacity_bytes if mark.proven_bytes is None else mark.proven_bytes)
 
     def watermark(self, volume: Volume) -> Watermark | None:
         mark = volume.watermark

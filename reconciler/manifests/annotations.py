@@ -40,6 +40,12 @@ def _seconds(text: str) -> object:
     return float(int(found[1]) * {None: 1, "s": 1, "m": 60, "h": 3600}[found[2]])
 
 
+def _yes(text: str) -> object:
+    if text not in ("true", "false"):
+        raise ValueError('must be "true" or "false"')
+    return text == "true"
+
+
 def _bytes_per_s(text: str) -> object:
     found = _QUANTITY.fullmatch(text)
     number = int(float(found[1] + (found[2] or "")) * _FACTORS[found[3]]) if found else 0
@@ -83,6 +89,18 @@ ANNOTATIONS: Mapping[str, Annotation] = MappingProxyType(
         "copy-stall-timeout": Annotation("copy_stall_s", "seconds", "How long a copy may go without progress; 900.", _seconds),
         "bandwidth": Annotation(
             "bandwidth_bytes_per_s", "bytes per second", "Limit of the whole copy of one VM, for example 100Mi.", _bytes_per_s
+        ),
+        "enable-cbt": Annotation(
+            "enable_tracking",
+            "true | false",
+            "Warm: switch Changed Block Tracking on where it is off; false (default) refuses such a VM before it starts.",
+            _yes,
+        ),
+        "precopy-interval": Annotation(
+            "precopy_interval_s", "seconds", "Warm: pause between two rounds; else controller_precopy_interval (60 minutes).", _seconds
+        ),
+        "downtime-budget": Annotation(
+            "downtime_budget_s", "seconds", "Warm: begin a round early when the downtime expected at a cutover now passes this.", _seconds
         ),
     }
 )

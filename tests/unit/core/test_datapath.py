@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.core.datapath import PathChoice, choose
+from reconciler.core.datapath import PathChoice, choose, lost
 from reconciler.core.inventory import Backing, SourceDisk, SourceSnapshot, SourceVm
 from reconciler.core.model import Mode, Power
 
@@ -71,28 +71,13 @@ def test_a_disk_added_after_a_snapshot_has_no_chain() -> None:
 @pytest.mark.parametrize(
     ("disk", "vm", "reason", "remedy"),
     [
-        (
-            with_backing(parents=("[ds1] web/base.vmdk",)),
-            replace(VM, snapshots=(SNAPSHOT,)),
-            "snapshot",
-            "remove or consolidate the snapshots",
-        ),
-        (with_backing(parents=("[ds1] gold/gold.vmdk",)), VM, "linked clone", "full clone"),
-        (DISK, replace(VM, consolidation_needed=True), "consolidation", "consolidate"),
         (with_backing(key_id="key-1"), VM, "encrypted", "decrypt"),
-        (with_backing(datastore_type="vsan"), VM, "vSAN", "Storage vMotion"),
-        (with_backing(datastore_type="VVOL"), VM, "vVol", "Storage vMotion"),
-        (with_backing(datastore_type="PMEM"), VM, "PMEM", "Storage vMotion"),
-        (with_backing(datastore_type=""), VM, "unknown", "Storage vMotion"),
-        (with_backing(kind="SeSparse"), VM, "SeSparse", "Storage vMotion"),
-        (with_backing(kind="SparseVer2"), VM, "SparseVer2", "Storage vMotion"),
         (with_backing(kind="RawDiskMappingVer1"), VM, "raw device", "convert"),
         (with_backing(kind="RawDiskVer2", file=""), VM, "raw device", "detach"),
         (replace(DISK, rdm=True), VM, "raw device", "convert"),
         (replace(DISK, mode="independent_nonpersistent"), VM, "thrown away", "persistent"),
         (replace(DISK, mode="undoable"), VM, "thrown away", "persistent"),
         (replace(DISK, shared=True), VM, "more than one VM", "detach"),
-        (with_backing(datacenter_path=""), VM, "not visible", "read access"),
         (DISK, replace(VM, power=Power.SUSPENDED), "suspended", "resume"),
         (DISK, replace(VM, connected=False), "not connected", "reconnect"),
         (DISK, replace(VM, is_template=True), "template", "convert"),
@@ -107,20 +92,61 @@ def test_anything_else_is_refused_before_the_power_off(disk: SourceDisk, vm: Sou
     assert remedy in choice.remedy
 
 
+NO_FILE = [
+    (with_backing(parents=("[ds1] web/base.vmdk",)), replace(VM, snapshots=(SNAPSHOT,)), "snapshot", "remove or consolidate the snapshots"),
+    (with_backing(parents=("[ds1] gold/gold.vmdk",)), VM, "linked clone", "full clone"),
+    (DISK, replace(VM, consolidation_needed=True), "consolidation", "consolidate"),
+    (with_backing(datastore_type="vsan"), VM, "vSAN", "Storage vMotion"),
+    (with_backing(datastore_type="VVOL"), VM, "vVol", "Storage vMotion"),
+    (with_backing(datastore_type="PMEM"), VM, "PMEM", "Storage vMotion"),
+    (with_backing(datastore_type=""), VM, "unknown", "Storage vMotion"),
+    (with_backing(kind="SeSparse"), VM, "SeSparse", "Storage vMotion"),
+    (with_backing(kind="SparseVer2"), VM, "SparseVer2", "Storage vMotion"),
+    (with_backing(datacenter_path=""), VM, "not visible", "read access"),
+]
+
+
+@pytest.mark.parametrize(("disk", "vm", "reason", "remedy"), NO_FILE)
+def test_where_the_flat_file_is_not_the_disk_it_is_exported_cold_and_refused_warm(
+    disk: SourceDisk, vm: SourceVm, reason: str, remedy: str
+) -> None:
+    exported, refused = cold(disk, vm), choose(disk, vm, vddk=False, mode=Mode.WARM)
+    assert (exported.path, exported.blocking) == ("export", False)
+    assert refused.path is None
+    assert refused.blocking
+    for choice in (exported, refused):
+        assert reason in choice.reason
+        assert remedy in choice.remedy
+    assert "vddkInitImage" in refused.remedy
+
+
+@pytest.mark.parametrize(("disk", "vm"), [(disk, vm) for disk, vm, _, _ in NO_FILE])
+@pytest.mark.parametrize("mode", [Mode.COLD, Mode.WARM])
+def test_vddk_reads_any_unencrypted_disk(disk: SourceDisk, vm: SourceVm, mode: Mode) -> None:
+    assert choose(disk, vm, vddk=True, mode=mode).path == "vddk"
+
+
 def test_the_cause_that_hides_others_is_named_first() -> None:
     """A snapshot on an encrypted vSAN disk: removing the snapshot would not help."""
     disk = with_backing(key_id="k", datastore_type="vsan", parents=("[ds1] web/base.vmdk",))
     assert "encrypted" in cold(disk, replace(VM, snapshots=(SNAPSHOT,))).reason
 
 
-def test_warm_is_refused_in_words() -> None:
-    choice = choose(DISK, VM, vddk=True, mode=Mode.WARM)
-    assert choice.path is None
-    assert choice.blocking
-    assert "warm" in choice.reason
-
-
-def test_a_vddk_image_does_not_stop_the_datastore_path_but_is_mentioned() -> None:
-    choice = cold(vddk=True)
+def test_a_flat_file_is_read_warm_too_but_only_tried_while_the_guest_runs() -> None:
+    choice = choose(DISK, VM, vddk=False, mode=Mode.WARM)
     assert choice.path == "datastore"
-    assert "vddkInitImage" in choice.reason
+    assert "tried after the first snapshot" in choice.reason
+
+
+def test_an_independent_disk_is_refused_warm() -> None:
+    choice = choose(replace(DISK, mode="independent_persistent"), VM, vddk=True, mode=Mode.WARM)
+    assert choice.path is None
+    assert "takes no part in snapshots" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("path", "disk", "holds"),
+    [("datastore", DISK, True), ("datastore", with_backing(datastore_type="vsan"), False), ("export", DISK, True), ("vddk", DISK, True)],
+)
+def test_a_planned_path_is_judged_again(path: str, disk: SourceDisk, holds: bool) -> None:
+    assert (lost(path, disk, VM) is None) is holds
