@@ -5,25 +5,27 @@
 
 ARG BASE=debian:trixie-slim
 
-FROM ${BASE} AS build
+# The dependencies alone: a change of code leaves this layer as it is, here and in every registry and node that has it.
+FROM ${BASE} AS needs
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates python3-venv \
  && rm -rf /var/lib/apt/lists/*
 # The image's own environment has no pip; this one fills it. System packages stay visible there, because libnbd's binding comes from Debian.
 RUN python3 -m venv /opt/build \
  && python3 -m venv --without-pip --system-site-packages /opt/reconciler
-# Dependencies come before the code, so that a change of code leaves them in the layer cache, and needs no network.
 COPY pyproject.toml /src/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.crt \
     python3 -c 'import tomllib; p = tomllib.load(open("/src/pyproject.toml", "rb")); print(*p["project"]["dependencies"], sep="\n")' >/src/needs.txt \
  && /opt/build/bin/pip install --no-cache-dir 'hatchling>=1.24' \
  && /opt/build/bin/pip --python /opt/reconciler/bin/python install --no-cache-dir --requirement /src/needs.txt
+
+FROM needs AS build
 COPY README.md LICENSE /src/
 COPY reconciler /src/reconciler
 COPY schemas /src/schemas
 COPY examples /src/examples
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation --wheel-dir /tmp/wheel /src \
- && /opt/build/bin/pip --python /opt/reconciler/bin/python install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl
+ && /opt/build/bin/pip --python /opt/reconciler/bin/python install --no-cache-dir --no-deps --no-index --no-warn-script-location --root /code /tmp/wheel/*.whl
 
 FROM ${BASE}
 # The user comes first, so that no package takes its number. 107 is qemu in KubeVirt's virt-launcher: what the copy pod writes, the guest's
@@ -44,7 +46,8 @@ RUN if [ "$CONVERSION" = yes ]; then \
       && apt-get install -y --no-install-recommends qemu-utils virt-v2v \
       && rm -rf /var/lib/apt/lists/*; \
     fi
-COPY --from=build /opt/reconciler /opt/reconciler
+COPY --from=needs /opt/reconciler /opt/reconciler
+COPY --from=build /code /
 ENV PATH=/opt/reconciler/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME=/home/reconciler \
     PYTHONDONTWRITEBYTECODE=1 \
