@@ -52,7 +52,7 @@ class Session:
         user, password = text(secret, "user"), secret.get("password")
         if not user or password is None or not password.reveal():
             missing = [key for key in ("user", "password") if not text(secret, key)]
-            raise UserError("SecretNotValid", f"the secret of provider {provider.ref} lacks {' and '.join(missing)}")
+            raise UserError("SecretNotValid", f"the secret of {self.site} ({provider.ref}) lacks {' and '.join(missing)}")
         self.credentials: Mapping[str, Secret] = {"user": Secret(user), "password": password}
         self._timeout_s = _timeout(provider)
         self._lock = threading.RLock()

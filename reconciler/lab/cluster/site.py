@@ -24,7 +24,7 @@ from reconciler.lab.cluster.conditions import set_condition
 from reconciler.lab.cluster.endpoints import Audit, Denial, Endpoints
 from reconciler.lab.cluster.events import Recorder
 from reconciler.lab.cluster.jobs import Jobs
-from reconciler.lab.cluster.kinds import CDI_KINDS, KINDS, NODE, POD, Kind, by_kind, by_name
+from reconciler.lab.cluster.kinds import CDI_KINDS, KINDS, NODE, POD, SECRET, Kind, by_kind, by_name
 from reconciler.lab.cluster.kubelet import Kubelets
 from reconciler.lab.cluster.kubevirt import KubeVirt, RunningVm
 from reconciler.lab.cluster.launcher import Launcher, SubprocessLauncher
@@ -157,6 +157,8 @@ class Cluster:
             live = self.store.get(kind, meta.get("namespace", ""), meta["name"])
             if live is not None:
                 meta |= {field: live["metadata"][field] for field in ("uid", "creationTimestamp")}
+                if kind is SECRET:
+                    defaults.fill_secret(new)
                 return clone(self.store.replace(kind, new))
             meta.setdefault("uid", str(uuid.uuid4()))
             meta.setdefault("creationTimestamp", self.store.timestamp())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -41,6 +42,13 @@ class TestObjects:
         assert (replaced.data, replaced.metadata.labels, replaced.metadata.uid) == ({"user": "eW91"}, {"a": "b"}, made.metadata.uid)
         site.core.delete_namespaced_secret("s", "shop")
         assert site.core.list_namespaced_secret("shop").items == []
+
+    def test_text_of_a_secret_is_folded_in_when_it_is_put_again(self, site: Site) -> None:
+        for password in ("old", "new"):
+            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "shop"}}
+            site.cluster.put({**secret, "stringData": {"password": password}})
+            found = site.core.read_namespaced_secret("s", "shop")
+            assert (found.data, found.string_data) == ({"password": base64.b64encode(password.encode()).decode()}, None)
 
     def test_a_name_is_given_once(self, site: Site) -> None:
         site.core.create_namespaced_persistent_volume_claim("shop", claim("p"))
