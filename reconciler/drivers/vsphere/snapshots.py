@@ -8,8 +8,10 @@ Source: vSphere Web Services API, CreateSnapshot_Task, RemoveSnapshot_Task, Cons
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from reconciler.core.inventory import SourceSnapshot
@@ -17,6 +19,7 @@ from reconciler.core.model import VmRef
 from reconciler.drivers.vsphere import subject
 from reconciler.drivers.vsphere.digest import Properties, Snapshots
 from reconciler.drivers.vsphere.history import read_moment
+from reconciler.drivers.vsphere.leases import open_lease
 from reconciler.drivers.vsphere.notes import Note, name_of
 from reconciler.drivers.vsphere.sdk import moid, reference, vim, vmodl
 from reconciler.drivers.vsphere.session import Session
@@ -46,16 +49,14 @@ class OwnSnapshots:
     def _ensure(self, content: Any, vm: VmRef, key: str) -> None:
         target, properties = subject.read(content, self._session.site, vm, _PROPERTIES)
         if _found(properties, key):
-            return
+            return self._forget(vm, key)
         tasks = subject.read_tasks(content, properties.get("recentTask") or [])
         if any(_creates(task) for task in tasks if subject.alive(task)):
             return  # ours, whose reply was lost; or another's, and then we come again
         self._report(vm, key, tasks)
         note = Note(key, read_moment(content))
-        try:
+        with _explained(content, vm, properties):
             task = target.CreateSnapshot_Task(name=name_of(key), description=str(note), memory=False, quiesce=False)
-        except (vmodl.fault.NotSupported, vim.fault.SnapshotFault) as err:
-            raise _failed(vm, err) from err
         self._remember(vm, key, task)
         log.info("snapshot requested", extra={"vm": str(vm), "key": key})
 
@@ -72,24 +73,24 @@ class OwnSnapshots:
             return
         if not found and any(_creates(task) for task in running):
             raise RetryableError("Busy", f"a snapshot of {vm} is being made; whether it is ours shows when it is there")
+        if not found and (_all(properties) or not properties.get("runtime.consolidationNeeded")):
+            return self._forget(vm, key)
         self._report(vm, key, tasks)
-        try:
+        with _explained(content, vm, properties):
             if found:
                 task = reference(content, vim.vm.Snapshot, found[0].id).RemoveSnapshot_Task(removeChildren=False, consolidate=True)
-            elif properties.get("runtime.consolidationNeeded") and not _all(properties):
-                task = target.ConsolidateVMDisks_Task()
             else:
-                return
-        except vmodl.fault.ManagedObjectNotFound:
-            return  # somebody was faster
-        except (vmodl.fault.NotSupported, vim.fault.SnapshotFault) as err:
-            raise _failed(vm, err) from err
+                task = target.ConsolidateVMDisks_Task()
         self._remember(vm, key, task)
         log.info("removal requested" if found else "consolidation requested", extra={"vm": str(vm), "key": key})
 
     def _remember(self, vm: VmRef, key: str, task: Any) -> None:
         with self._lock:
             self._started[(vm.id, key)] = moid(task)
+
+    def _forget(self, vm: VmRef, key: str) -> None:
+        with self._lock:
+            self._started.pop((vm.id, key), None)
 
     def _report(self, vm: VmRef, key: str, tasks: list[Properties]) -> None:
         """Say, once, that the last task of ours for this key failed."""
@@ -98,6 +99,18 @@ class OwnSnapshots:
         for task in tasks:
             if task["id"] == last and task.get("info.state") == "error":
                 raise _failed(vm, task.get("info.error"))
+
+
+@contextlib.contextmanager
+def _explained(content: Any, vm: VmRef, properties: Properties) -> Iterator[None]:
+    try:
+        yield
+    except vim.fault.TaskInProgress as err:
+        if (lease := open_lease(content, vm, err, properties.get("recentTask") or [])) is not None:
+            raise lease from err
+        raise
+    except (vmodl.fault.NotSupported, vim.fault.SnapshotFault) as err:
+        raise _failed(vm, err) from err
 
 
 def _failed(vm: VmRef, fault: Any) -> RetryableError | TerminalError:

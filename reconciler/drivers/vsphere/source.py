@@ -13,24 +13,23 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.core.copyspec import Reader
-from reconciler.core.datapath import DATASTORE
 from reconciler.core.desired import ProviderSpec
-from reconciler.core.inventory import Inventory, SiteInfo, SourceDisk, SourceVm
+from reconciler.core.inventory import Inventory, SiteInfo, SourceVm
 from reconciler.core.model import Absent, Known, Power, PowerRequest, Secret, VmRef
-from reconciler.drivers.vsphere import subject
+from reconciler.drivers.vsphere import copies, subject
 from reconciler.drivers.vsphere.changes import read_changes
 from reconciler.drivers.vsphere.collector import VM_PROPERTIES, read_one
 from reconciler.drivers.vsphere.digest import Properties, Snapshots
-from reconciler.drivers.vsphere.disks import flat_url
 from reconciler.drivers.vsphere.doors import Door, Doors, ReadSecret
 from reconciler.drivers.vsphere.epoch import CHANGE_VERSION, read_epoch, read_host_epoch
 from reconciler.drivers.vsphere.inventory import InventoryCache
+from reconciler.drivers.vsphere.leases import open_lease
 from reconciler.drivers.vsphere.machine import FROZEN, power_of
 from reconciler.drivers.vsphere.sdk import reference, vim, vmodl
 from reconciler.drivers.vsphere.session import Session
 from reconciler.drivers.vsphere.snapshots import OwnSnapshots
 from reconciler.drivers.vsphere.tracking import enable_tracking
-from reconciler.errors import RetryableError, TerminalError
+from reconciler.errors import RetryableError
 from reconciler.ports import Capabilities, Clock, CopySource, DiskChoice, SourceDriver
 
 log = logging.getLogger(__name__)
@@ -86,9 +85,8 @@ class VsphereSource:
         self._session.run(f"{want} of {vm}", lambda content: self._request(content, vm, want))
 
     def describe_copy(self, vm: SourceVm, disks: Sequence[DiskChoice], at: str | None = None) -> CopySource:
-        by_uuid = {disk.uuid: disk for disk in vm.disks}
         door = self._door(vm)
-        urls = {choice.disk_uuid: _url(door, vm, by_uuid.get(choice.disk_uuid), choice) for choice in disks}
+        urls = {choice.disk_uuid: copies.url(door, vm, choice, at) for choice in disks}
         return CopySource(
             disks={uuid: (Reader.HTTP_RANGE, url) for uuid, url in urls.items()},
             tls=door.trust.tls,
@@ -143,6 +141,11 @@ class VsphereSource:
         except vim.fault.InvalidPowerState as err:
             if power_of(err.existingState) is not wanted:
                 raise
+            return
+        except vim.fault.TaskInProgress as err:
+            if (lease := open_lease(content, vm, err, properties.get("recentTask") or [])) is not None:
+                raise lease from err
+            raise
         log.info("power change requested", extra={"vm": str(vm), "want": want.value})
 
     def _door(self, vm: SourceVm) -> Door:
@@ -150,14 +153,6 @@ class VsphereSource:
         session = self._session
         direct = self._doors.of(vm.host_id) if self._doors is not None else None
         return direct or Door(session.endpoint.authority, session.trust, session.credentials, "")
-
-
-def _url(door: Door, vm: SourceVm, disk: SourceDisk | None, choice: DiskChoice) -> str:
-    if disk is None:
-        raise TerminalError("DiskGone", f"{vm.name} no longer has the disk {choice.disk_uuid}; plan the VM anew")
-    if choice.path != DATASTORE:
-        raise TerminalError("NotSupported", f"disk {disk.label} of {vm.name}: path {choice.path!r} is not available; use {DATASTORE!r}")
-    return flat_url(door.authority, disk.backing.file, door.datacenter_path or disk.backing.datacenter_path)
 
 
 def _read_frozen(content: Any, vm: VmRef, properties: Properties) -> dict[str, Properties]:

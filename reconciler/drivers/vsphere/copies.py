@@ -1,0 +1,43 @@
+"""Where a copy pod reads a disk: the disk itself once the VM is off, or what a snapshot of ours froze while it runs.
+
+What it is: pure; inventory -> URL, with the conditions checked that make the bytes right (safety 3). What it is not: the choice of the path
+(core/datapath.py), or the reader (in the copy pod).
+"""
+
+from __future__ import annotations
+
+from reconciler.core.datapath import DATASTORE
+from reconciler.core.inventory import SourceDisk, SourceVm
+from reconciler.drivers.vsphere.disks import flat_url
+from reconciler.drivers.vsphere.doors import Door
+from reconciler.errors import RetryableError, TerminalError
+from reconciler.ports import DiskChoice
+
+
+def url(door: Door, vm: SourceVm, choice: DiskChoice, at: str | None) -> str:
+    """Errors: TerminalError DiskGone, NotSupported, ChainNotReadable; RetryableError SnapshotGone."""
+    disk = _disk(vm, choice.disk_uuid, at)
+    if choice.path != DATASTORE:
+        raise TerminalError("NotSupported", f"disk {disk.label} of {vm.name}: path {choice.path!r} is not available; use {DATASTORE!r}")
+    if at is not None and (disk.backing.parents or disk.backing.kind != "FlatVer2"):
+        raise TerminalError(
+            "ChainNotReadable",
+            f"disk {disk.label} of {vm.name}: our snapshot froze {disk.backing.file} ({disk.backing.kind}), which is not the whole disk in "
+            "one flat file; remove the other snapshots of the VM",
+        )
+    return flat_url(door.authority, disk.backing.file, door.datacenter_path or disk.backing.datacenter_path)
+
+
+def _disk(vm: SourceVm, uuid: str, at: str | None) -> SourceDisk:
+    disks = vm.disks if at is None else _frozen(vm, at)
+    found = next((disk for disk in disks if disk.uuid == uuid), None)
+    if found is None:
+        raise TerminalError("DiskGone", f"{vm.name} no longer has the disk {uuid}; plan the VM anew")
+    return found
+
+
+def _frozen(vm: SourceVm, at: str) -> tuple[SourceDisk, ...]:
+    found = next((snapshot for snapshot in vm.snapshots if snapshot.id == at and snapshot.key is not None), None)
+    if found is None:
+        raise RetryableError("SnapshotGone", f"{vm.name}: our snapshot {at} is not there any more")
+    return found.disks
