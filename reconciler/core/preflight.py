@@ -8,6 +8,8 @@ PVCs: the record keeps what was tried, so that a restart does not repeat it.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from reconciler.core import names
 from reconciler.core.actions import EnsureBinder
 from reconciler.core.copying import result_of
@@ -67,6 +69,6 @@ def _failed(v: View, binder: Binder) -> Move:
     if binder.exit_code == EXIT_WRONG:
         reason = result.reason if result and result.reason else "VolumeNotUsable"
         return Fail(reason, f"{where}. Mend that, then start another Migration. The source was not touched")
-    if v.timers.get("trial", 0.0) >= PAUSE_S:
+    if binder.ended_at is None or v.now - binder.ended_at >= timedelta(seconds=PAUSE_S):
         return drop_binder(v)
-    return Wait(f"{where}; another trial follows in {PAUSE_S:.0f} s", ("trial",))
+    return Wait(f"{where}; another trial follows after {PAUSE_S:.0f} s")

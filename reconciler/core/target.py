@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 
@@ -235,6 +236,7 @@ class Binder:
     exit_code: int | None = None
     termination_message: str = ""
     apart: str = ""
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,8 @@ class TargetContract:
         bound = seen_volume(site)
         assert (bound.phase, bound.waits_for_consumer) == ("Bound", False)
         assert [(w.role, w.ours, w.fenced) for w in bound.writers] == [("binder", True, False)]
-        assert [(b.name, b.migration) for b in site.driver.read_inventory([site.namespace]).binders] == [("bind-web", OWNER.migration)]
+        binders = site.driver.read_inventory([site.namespace]).binders
+        assert [(b.name, b.migration, b.trial, b.apart) for b in binders] == [("bind-web", OWNER.migration, "volumes-1", "")]
         site.driver.drop_binder(site.namespace, "bind-web", OWNER)
         eventually(site, lambda: seen_volume(site).writers == ())
 

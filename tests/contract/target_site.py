@@ -103,7 +103,7 @@ def volume(site: TargetSite, n: int = 0, *, owner: Owner = OWNER, waiting: bool 
 
 def binder(site: TargetSite, disks: int = 1, owner: Owner = OWNER) -> BinderSpec:
     volumes = tuple((f"web-disk-{n}", VolumeMode.FILESYSTEM) for n in range(disks))
-    return BinderSpec(site.namespace, "bind-web", volumes, Placement(), owner)
+    return BinderSpec(site.namespace, "bind-web", volumes, Placement(), owner, trial="volumes-1")
 
 
 def machine(site: TargetSite, owner: Owner = OWNER, name: str = "web") -> TargetVmSpec:

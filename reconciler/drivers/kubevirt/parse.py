@@ -7,6 +7,7 @@ Whatever a person may have damaged (an annotation that is no JSON, a missing sta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from reconciler.core.model import Milestone, Power
@@ -113,6 +114,13 @@ def _terminated(pod: Obj) -> Mapping[str, Any]:
     return next((s["state"]["terminated"] for s in statuses if (s.get("state") or {}).get("terminated")), {})
 
 
+def _time(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+
+
 def _number(text: str | None) -> int:
     return int(text) if text and text.isdigit() else 0
 
@@ -136,6 +144,7 @@ def binder(pod: Obj, events: Events, apart: str = "") -> Binder:
         exit_code=ended.get("exitCode"),
         termination_message=str(ended.get("message") or ""),
         apart=apart,
+        ended_at=_time(ended.get("finishedAt")),
     )
 
 

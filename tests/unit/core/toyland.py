@@ -258,6 +258,7 @@ class Toyland:
                     trial=spec_.trial,
                     exit_code=code,
                     termination_message=result_line(fault),
+                    ended_at=self.now,
                 )
                 for pvc, _ in spec_.volumes:
                     self.volumes[pvc] = replace(

@@ -22,13 +22,14 @@ from reconciler.core.target import (
 )
 from reconciler.drivers.kubevirt import labels, machine, objects, pods
 from reconciler.drivers.kubevirt.options import TargetSettings
+from reconciler.mover import trial
 
 OWNER = Owner("mtv/" + "w" * 70, "mtv/run-1", "web-3f9c2a1b", "site-uuid/vm-uuid", "None", "abc123")
 SETTINGS = TargetSettings("registry.example/reconciler:1")
 PLACEMENT = Placement({"zone": "a"}, {"nodeAffinity": {}}, "mover")
 VOLUMES = (("uuid-0", "web-disk-0", VolumeMode.FILESYSTEM), ("uuid-1", "web-disk-1", VolumeMode.BLOCK))
 JOB = CopyJob("shop", "copy-web", VOLUMES, PLACEMENT, OWNER, "round-1", 2)
-BINDER = BinderSpec("shop", "bind-web", tuple((name, mode) for _, name, mode in VOLUMES), PLACEMENT, OWNER)
+BINDER = BinderSpec("shop", "bind-web", tuple((name, mode) for _, name, mode in VOLUMES), PLACEMENT, OWNER, "c0ffee")
 VOLUME = VolumeSpec(
     "shop", "web-disk-0", "uuid-0", "vm-uuid", 1 << 30, 1143 << 20, "fast", VolumeMode.FILESYSTEM, "ReadWriteOnce", "[ds] a.vmdk", 0, OWNER
 )
@@ -112,6 +113,19 @@ def test_pods_mount_every_volume_in_its_mode_and_stand_where_the_vm_will() -> No
         assert {"name": "disk-1", "persistentVolumeClaim": {"claimName": "web-disk-1"}} in spec["volumes"]
         assert (spec["nodeSelector"], spec["serviceAccountName"]) == ({"zone": "a"}, "mover")
         assert spec["affinity"] == {"nodeAffinity": {}}
+
+
+def test_the_binder_is_the_importers_twin_and_opens_each_volume() -> None:
+    binder, importer = both_pods()
+    ours, theirs = binder["containers"][0], importer["containers"][0]
+    for field in ("image", "imagePullPolicy", "resources", "securityContext", "volumeDevices", "terminationMessagePolicy"):
+        assert ours[field] == theirs[field], field
+    for field in ("securityContext", "nodeSelector", "affinity", "serviceAccountName", "restartPolicy"):
+        assert binder[field] == importer[field], field
+    volumes = ["Filesystem:web-disk-0:/var/run/reconciler/disks/0", "Block:web-disk-1:/dev/reconciler/disk1"]
+    assert ours["command"] == ["reconciler", "worker", "--try", *volumes]
+    assert [str(trial.Volume.parse(v).path) for v in volumes] == ["/var/run/reconciler/disks/0", "/dev/reconciler/disk1"]
+    assert pods.binder(BINDER, SETTINGS)["metadata"]["annotations"][labels.TRIAL] == "c0ffee"
 
 
 def test_a_binder_is_never_force_deleted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -157,6 +158,18 @@ def job(*true: str, suspend: bool = False) -> dict[str, Any]:
 )
 def test_a_job_has_ended_only_when_kubernetes_says_that_its_pods_have(obj: dict[str, Any], pods: list[Any], want: JobPhase) -> None:
     assert parse.job(obj, pods, {}).phase is want
+
+
+@pytest.mark.parametrize(
+    ("finished", "at"),
+    [("2026-03-01T12:00:00Z", datetime(2026, 3, 1, 12, tzinfo=UTC)), ("yesterday", None), (None, None)],
+)
+def test_how_a_trial_ended_comes_from_its_pod(finished: str | None, at: datetime | None) -> None:
+    ended = {"terminated": {"exitCode": 65, "reason": "Error", "message": "said", "finishedAt": finished}}
+    found = parse.binder(pod("Failed", containerStatuses=[{"state": ended}]), {}, "apart")
+    assert (found.phase, found.exit_code, found.termination_message, found.ended_at, found.apart) == ("Failed", 65, "said", at, "apart")
+    evicted = parse.binder(pod("Failed", reason="Evicted"), {})
+    assert (evicted.exit_code, evicted.ended_at, evicted.message) == (None, None, "Evicted")
 
 
 def test_exit_code_and_message_come_from_the_pod() -> None:
