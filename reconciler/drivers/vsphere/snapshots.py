@@ -49,7 +49,8 @@ class OwnSnapshots:
     def _ensure(self, content: Any, vm: VmRef, key: str) -> None:
         target, properties = subject.read(content, self._session.site, vm, _PROPERTIES)
         if _found(properties, key):
-            return self._forget(vm, key)
+            self._forget(vm, key)
+            return
         tasks = subject.read_tasks(content, properties.get("recentTask") or [])
         if any(_creates(task) for task in tasks if subject.alive(task)):
             return  # ours, whose reply was lost; or another's, and then we come again
@@ -74,7 +75,8 @@ class OwnSnapshots:
         if not found and any(_creates(task) for task in running):
             raise RetryableError("Busy", f"a snapshot of {vm} is being made; whether it is ours shows when it is there")
         if not found and (_all(properties) or not properties.get("runtime.consolidationNeeded")):
-            return self._forget(vm, key)
+            self._forget(vm, key)
+            return
         self._report(vm, key, tasks)
         with _explained(content, vm, properties):
             if found:
