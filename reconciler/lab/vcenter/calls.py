@@ -38,6 +38,7 @@ class Calls:
             "CurrentTime": lambda s, c: parts.world.now(),
             "SessionIsActive": lambda s, c: c.args["sessionID"] in parts.sessions.open,
             **self._talks.methods,
+            **parts.leases.methods,
         }
         for moid in SINGLETONS:
             parts.inventory.singletons[moid] = partial(self._singleton, moid, None)
@@ -149,7 +150,8 @@ class Calls:
         """Errors: ManagedObjectNotFound for a view, filter or collector of another (or an older) session."""
         moid = call.this._moId
         mine = moid in session.views or moid in session.collectors or moid in SINGLETONS
-        if mine or moid.startswith("snapshot-") or any(moid in c.filters for c in session.collectors.values() if isinstance(c, Collector)):
+        everybodys = moid.startswith("snapshot-") or moid in self._p.leases.known or self._p.inventory.extra(moid) is not None
+        if mine or everybodys or any(moid in c.filters for c in session.collectors.values() if isinstance(c, Collector)):
             return
         raise faults.not_found(call.this)
 

@@ -78,6 +78,13 @@ def disk_key(disk: Disk) -> int:
     return BUSES[disk.bus][2] + disk.unit
 
 
+def device_path(vm: Vm, disk: Disk) -> str:
+    """As leases name a device: /vm-12/ParaVirtualSCSIController0:1."""
+    name, key, _ = BUSES[disk.bus]
+    bus = key - 1000 if disk.bus in ("pvscsi", "lsilogic") else 0
+    return f"/vm-{vm.key}/{name}{bus}:{disk.unit}"
+
+
 def _virtual_disk(disk: Disk) -> Any:
     _, controller, first = BUSES[disk.bus]
     return make(

@@ -10,11 +10,12 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`path`: send `length` bytes of the file from `start`. `cut`: half the body, then close. `drop`: close without a word.
-    `hang`: say nothing until the client goes away."""
+    """`path`: send `length` bytes of the file from `start`. `pieces`: send them as chunks. `cut`: half the body (of pieces: two), then
+    close. `drop`: close without a word. `hang`: say nothing until the client goes away."""
 
     status: int
     body: bytes = b""
@@ -45,6 +46,7 @@ class Response:
     start: int = 0
     length: int = 0
     size: int = 0
+    pieces: Iterator[bytes] | None = None
     cookie: str | None = None
     retry_after_s: int | None = None
     authenticate: bool = False
@@ -172,7 +174,10 @@ class _Handler(BaseHTTPRequestHandler):
         length = response.length if response.path else len(response.body)
         self.send_response(response.status)
         self.send_header("Content-Type", response.kind)
-        self.send_header("Content-Length", str(length))
+        if response.pieces is not None:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(length))
         if response.path or response.status == 416:
             self.send_header("Accept-Ranges", "bytes")
         if response.status == 206:
@@ -191,10 +196,19 @@ class _Handler(BaseHTTPRequestHandler):
         if response.cut:
             self.close_connection = True
             length //= 2
-        if response.path:
+        if response.pieces is not None:
+            self._send_pieces(islice(response.pieces, 2) if response.cut else response.pieces, ended=not response.cut)
+        elif response.path:
             self._send_file(response.path, response.start, length)
         else:
             self.wfile.write(response.body[:length])
+
+    def _send_pieces(self, pieces: Iterable[bytes], ended: bool) -> None:
+        """Chunked, RFC 9112 section 7.1. A source that fails in between leaves the body without its end."""
+        for piece in pieces:
+            self.connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if ended:
+            self.connection.sendall(b"0\r\n\r\n")
 
     def _send_file(self, path: Path, start: int, length: int) -> None:
         """Large writes from one reused buffer: TLS leaves nothing for sendfile to save."""

@@ -24,11 +24,12 @@ from reconciler.lab.vcenter.infrastructure import (
     switch_ref,
 )
 from reconciler.lab.vcenter.machine_view import escape_name, vm_ref
-from reconciler.lab.vcenter.vmomi import vim
+from reconciler.lab.vcenter.vmomi import support, vim
 from reconciler.lab.world import World
 
 Table = Mapping[str, Callable[[Any], Any]]
 ROOT = "group-d1"
+STRINGS: Any = support.GetVmodlType("string[]")
 FOLDERS = {"v": ("vm", ["Folder", "VirtualMachine"]), "h": ("host", ["Folder", "ComputeResource"])} | {
     "s": ("datastore", ["Folder", "Datastore"]),
     "n": ("network", ["Folder", "Network", "DistributedVirtualSwitch"]),
@@ -72,11 +73,13 @@ class Inventory:
         self.singletons: dict[str, Callable[[], Node]] = {}
         self.extra: Callable[[str], Node | None] = lambda moid: None
         self.recent_tasks: Callable[[Vm], list[Any]] = lambda vm: []
+        self.disabled_methods: Callable[[Vm], list[str]] = lambda vm: []
         self._folders: dict[str, Folder] = {ROOT: Folder(ROOT, "Datacenters", None, "", "")}
         self._vm_table: Table = {
             **machine_view.PROPERTIES,
             "parent": lambda vm: self.folder(vm.datacenter, "v", vm.folder),
             "recentTask": lambda vm: vim.Task.Array(self.recent_tasks(vm)),
+            "disabledMethod": lambda vm: STRINGS(self.disabled_methods(vm)),
             "effectiveRole": lambda vm: [-1],
         }
         self._tables = self._infrastructure()

@@ -9,6 +9,7 @@ from reconciler.lab.vcenter.acts import Acts
 from reconciler.lab.vcenter.collector import Retrieval, Updates
 from reconciler.lab.vcenter.events import Events
 from reconciler.lab.vcenter.inventory import Inventory
+from reconciler.lab.vcenter.leases import Leases
 from reconciler.lab.vcenter.properties import Reader
 from reconciler.lab.vcenter.sessions import Sessions
 from reconciler.lab.vcenter.snapshot_acts import SnapshotActs
@@ -34,6 +35,7 @@ class Parts:
     updates: Updates
     acts: Acts
     snapshots: SnapshotActs
+    leases: Leases
     events: Events
     about: Any
     denied: set[str]

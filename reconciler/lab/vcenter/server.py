@@ -1,4 +1,4 @@
-"""The simulated vCenter as a TLS server on loopback: /sdk (SOAP) and /folder (datastore files).
+"""The simulated vCenter as a TLS server on loopback: /sdk (SOAP), /folder (datastore files) and /nfc (disks of a lease).
 
 What it is not: the machines (lab/world.py) or the methods (calls.py). Where it stands: the outermost layer of lab/vcenter; real clients
 (pyVmomi, HTTP readers) talk to it. Each request asks the fault script by its label: "Class.Method", or "GET /folder/…".
@@ -6,10 +6,14 @@ What it is not: the machines (lab/world.py) or the methods (calls.py). Where it 
 
 from __future__ import annotations
 
+import hashlib
+import ssl
 import uuid
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from reconciler.lab.clock import LabClock
 from reconciler.lab.faults import Faults
@@ -22,6 +26,7 @@ from reconciler.lab.vcenter.collector import Retrieval, Updates
 from reconciler.lab.vcenter.events import Events
 from reconciler.lab.vcenter.http import Listener, Request, Response
 from reconciler.lab.vcenter.inventory import Inventory
+from reconciler.lab.vcenter.leases import Leases
 from reconciler.lab.vcenter.parts import Parts
 from reconciler.lab.vcenter.properties import Reader
 from reconciler.lab.vcenter.sessions import COOKIE, Session, Sessions
@@ -71,11 +76,13 @@ class VCenter:
         self.reader = Reader(self.inventory)
         self.retrieval = Retrieval(self.reader, page_size)
         self.tasks = Tasks(world, task_s)
-        self.inventory.extra = lambda moid: self.tasks.node(moid) or snapshot_view.node(world, moid)
+        self.inventory.extra = lambda moid: self.tasks.node(moid) or snapshot_view.node(world, moid) or self.leases.node(moid)
         self.inventory.recent_tasks = self.tasks.recent
         self.acts = Acts(world, self.tasks, self.denied)
         self.snapshots = SnapshotActs(world, self.acts)
         self.changes = self.acts.changes
+        self.leases = Leases(world, self.tasks, self.acts, self.snapshots, _sha1(ca.path.parent / f"{self.certificate}.crt"))
+        self.inventory.disabled_methods = self.leases.disabled
         self._methods = Calls(
             Parts(
                 world,
@@ -86,6 +93,7 @@ class VCenter:
                 Updates(self.reader, world, self._is_live),
                 self.acts,
                 self.snapshots,
+                self.leases,
                 Events(world, self.inventory),
                 self._about(),
                 self.denied,
@@ -146,6 +154,8 @@ class VCenter:
             return self._scripted(request, f"GET {path}", lambda: _Answered(200, soap.versions_document()))
         if path.startswith("/folder/") and request.method in ("GET", "HEAD"):
             return self._folder(request, f"{request.method} {path}")
+        if path.startswith("/nfc/") and request.method == "GET":
+            return self._nfc(request, f"GET {path}")
         return Response(404 if request.method in ("GET", "HEAD") else 405)
 
     def _sdk(self, request: Request) -> Response:
@@ -214,6 +224,20 @@ class VCenter:
             except vmodl.MethodFault as err:
                 return _Answered(500, soap.fault(err, call.version))
 
+    def _nfc(self, request: Request, label: str) -> Response:
+        """A leased disk. The ticket in the path is all that is asked for; ranges are not known here, as on ESXi."""
+        with self.world.lock:
+            self.calls[label] += 1
+        letter = self.faults.next(label)
+        if (early := self._before(request, letter)) is not None:
+            return early
+        with self.world.lock:
+            self.world.settle()
+            pieces = self.leases.stream(unquote(request.target))
+        if pieces is None:
+            return Response(404)
+        return Response(200, kind="application/x-vnd.vmware-streamVmdk", pieces=pieces, cut=letter == "T", drop=letter == "L")
+
     def _folder(self, request: Request, label: str) -> Response:
         with self.world.lock:
             self.calls[label] += 1
@@ -240,3 +264,9 @@ class VCenter:
             cut=letter == "T",
             drop=letter == "L",
         )
+
+
+def _sha1(certificate: Path) -> str:
+    """vSphere names certificates so in leases and host summaries."""
+    digest = hashlib.sha1(ssl.PEM_cert_to_DER_cert(certificate.read_text())).hexdigest().upper()
+    return ":".join(digest[n : n + 2] for n in range(0, 40, 2))

@@ -28,6 +28,8 @@ class Task:
     user: str
     queue_at: datetime
     state: str = "running"
+    holds: bool = True  # keeps other tasks from the machine
+    open: bool = False  # ends when somebody closes it
     complete_at: datetime | None = None
     error: Any = None
     result: Any = None
@@ -46,25 +48,39 @@ class Tasks:
 
     def start(self, vm: Vm, operation: str, user: str, act: Callable[[], Any]) -> Any:
         """A reference to the new task; `act` runs at its end, and a MethodFault from it becomes the task's error."""
-        task = Task(f"task-{self._world.key()}", f"VirtualMachine.{operation}", vm, user, self._world.now())
-        self.known[task.key] = task
-        self._world.changed(vm)
+        task = self._new(vm, operation, user)
 
         def end() -> None:
+            error: Any = None
             try:
                 if failures := self._fail.get(operation):
                     raise failures.pop(0)
                 task.result = act()
-                task.state = "success"
             except vmodl.MethodFault as err:
-                task.error, task.state = err, "error"
-            task.complete_at = self._world.now()
-            task.revision += 1
-            self._world.changed(vm)
-            self._world.later(KEPT_S, lambda: self._forget(task))
+                error = err
+            self.close(task, error)
 
         self._world.later(self.operation_s.get(operation, self.seconds), end)
         return vim.Task(task.key)
+
+    def open(self, vm: Vm, operation: str, user: str, holds: bool) -> Task:
+        """A task that runs until close(), and can be canceled."""
+        task = self._new(vm, operation, user)
+        task.open, task.holds = True, holds
+        return task
+
+    def _new(self, vm: Vm, operation: str, user: str) -> Task:
+        task = Task(f"task-{self._world.key()}", f"VirtualMachine.{operation}", vm, user, self._world.now())
+        self.known[task.key] = task
+        self._world.changed(vm)
+        return task
+
+    def close(self, task: Task, error: Any) -> None:
+        task.error, task.state = error, "error" if error is not None else "success"
+        task.complete_at = self._world.now()
+        task.revision += 1
+        self._world.changed(task.vm)
+        self._world.later(KEPT_S, lambda: self._forget(task))
 
     def fail_next(self, operation: str, fault: Any) -> None:
         """The next task of that operation ends in `fault` and does nothing."""
@@ -76,7 +92,7 @@ class Tasks:
 
     def running(self, vm: Vm) -> Any:
         """The reference of the task that holds `vm`, or None."""
-        return next((vim.Task(t.key) for t in self.known.values() if t.vm is vm and t.state == "running"), None)
+        return next((vim.Task(t.key) for t in self.known.values() if t.vm is vm and t.state == "running" and t.holds), None)
 
     def recent(self, vm: Vm) -> list[Any]:
         return [vim.Task(t.key) for t in self.known.values() if t.vm is vm]
@@ -95,7 +111,7 @@ def _info(task: Task) -> Any:
         entityName=escape_name(task.vm.name),
         state=task.state,
         cancelled=False,
-        cancelable=False,
+        cancelable=task.open and task.state == "running",
         error=task.error,
         result=task.result,
         reason=vim.TaskReasonUser(userName=task.user),
