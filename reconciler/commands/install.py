@@ -26,6 +26,7 @@ _CLUSTER_WIDE = frozenset(
     {
         "namespaces",
         "nodes",
+        "persistentvolumes",
         "storageclasses",
         "virtualmachineinstancetypes",
         "virtualmachineclusterinstancetypes",
@@ -242,6 +243,8 @@ def _comments(wishes: Wishes) -> Iterator[str]:
     yield f"# They are {how}."
     yield "#"
     yield f"# Copy pods in the target namespaces run as uid, gid and fsGroup {UID} and fit the Pod Security level `restricted`."
+    yield "# Volumes of mode Block need device_ownership_from_security_context = true in the CRI configuration of containerd or CRI-O on the"
+    yield "# nodes, else a pod that is not root (ours, virt-launcher) cannot open them."
     yield "# On OpenShift the numbers need an SCC; for each target namespace, and for this one:"
     yield "#   oc adm policy add-scc-to-user nonroot-v2 -z default -n TARGET"
     yield f"#   oc adm policy add-scc-to-user nonroot-v2 -z {NAME} -n {wishes.namespace}"

@@ -55,6 +55,7 @@ def test_the_rights_are_exactly_those_of_the_driver() -> None:
 def test_named_target_namespaces_narrow_the_rights_and_lose_none() -> None:
     docs = parsed(wishes(targets=("shop", "crm"), provider_secrets=("vc",)))
     assert rules_of(docs, "ClusterRole", "Role") == WANTED
+    assert {"nodes", "persistentvolumes"} <= {resource for _, resource, _ in rules_of(docs, "ClusterRole")}
     assert not {resource for _, resource, _ in rules_of(docs, "ClusterRole")} & {"secrets", "pods", "persistentvolumeclaims", "jobs"}
     assert [d["metadata"]["namespace"] for d in of_kind(docs, "Role")] == ["shop", "crm"]
     assert len(of_kind(docs, "RoleBinding")) == 2
