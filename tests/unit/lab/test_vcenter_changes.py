@@ -214,6 +214,35 @@ def test_wrong_questions_get_the_faults_of_the_document(warm: Warm) -> None:
         ask(None, 2000, 0, since)
 
 
+def test_a_record_outlives_shutdown_and_the_next_boot(warm: Warm) -> None:
+    first = warm.snapshot()
+    since = disk_of(first.config).changeId
+    warm.remove(first)
+    warm.write(1)
+    warm.vm.ShutdownGuest()
+    warm.site.pass_time(60)
+    assert warm.vm.runtime.powerState == "poweredOff"
+    assert warm.changed(None, since) == [(BLOCK, BLOCK)]
+    warm.done(warm.vm.PowerOnVM_Task())
+    warm.write(40)
+    with pytest.raises(vim.fault.FileFault):
+        warm.changed(None, since)
+    assert warm.changed(warm.snapshot(), since) == [(BLOCK, BLOCK), (40 * BLOCK, BLOCK)]
+
+
+@pytest.mark.parametrize("letter", ["R", "B", "E", "L", "T"])
+def test_the_fault_script_plays_on_questions_too(warm: Warm, letter: str) -> None:
+    snapshot = warm.snapshot()
+    since = disk_of(snapshot.config).changeId
+    warm.changed(snapshot, since)
+    warm.site.vcenter.faults.script(letter, lambda label: label == "VirtualMachine.QueryChangedDiskAreas")
+    with pytest.raises(Exception) as broken:
+        warm.vm.QueryChangedDiskAreas(snapshot, 2000, 0, since)
+    known = {"B": vim.fault.TaskInProgress, "E": vim.fault.NotAuthenticated}
+    assert isinstance(broken.value, known[letter]) if letter in known else not isinstance(broken.value, vmodl.MethodFault)
+    assert warm.site.vcenter.faults.spent
+
+
 def test_a_question_is_answered_while_a_task_runs(warm: Warm) -> None:
     snapshot = warm.snapshot()
     snapshot.RemoveSnapshot_Task(removeChildren=False)
