@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from reconciler.commands.folder import files_of
-from reconciler.core.desired import Desired, MigrationSpec, Place, PlanSpec, Problem, Severity, StorageMapSpec, Unsupported
+from reconciler.core.desired import ControllerSpec, Desired, MigrationSpec, Place, PlanSpec, Problem, Severity, StorageMapSpec, Unsupported
 from reconciler.core.model import ObjectRef
 from reconciler.manifests.load import Document, Loaded, load
 from reconciler.manifests.resolve import resolve
@@ -73,10 +73,11 @@ def check(path: Path, *, allow_unknown: bool = False) -> Report:
 
 def _not_implemented(loaded: Loaded, desired: Desired) -> Iterator[Problem]:
     """What is accepted but not done, as warnings at the field."""
-    by_kind: dict[str, Mapping[ObjectRef, PlanSpec] | Mapping[ObjectRef, StorageMapSpec] | Mapping[ObjectRef, MigrationSpec]] = {
+    by_kind: dict[str, Mapping[ObjectRef, PlanSpec | StorageMapSpec | MigrationSpec | ControllerSpec]] = {
         "Plan": desired.plans,
         "StorageMap": desired.storage_maps,
         "Migration": desired.migrations,
+        "ForkliftController": desired.controllers,
     }
     for doc in loaded.documents:
         spec = by_kind[doc.kind].get(doc.ref) if doc.kind in by_kind else None

@@ -74,6 +74,9 @@ def _all(
     for ref in desired.hooks:
         text = "hooks are not run yet; a plan that uses one is blocked"
         yield _status("Hook", ref, desired, [Finding("NotSupported", Category.WARN, "NotSupported", text)])
+    for controller in desired.controllers.values():
+        said = [Finding("WithoutEffect", Category.WARN, "NotSupported", item.message) for item in controller.unsupported]
+        yield _status("ForkliftController", controller.ref, desired, said)
     for host in desired.hosts.values():
         seen = observed.sources.get(host.provider) if host.provider is not None else None
         if seen is None and host.provider in desired.providers:
@@ -92,6 +95,7 @@ def _broken(desired: Desired) -> Iterable[ObjectStatus]:
         "Migration": desired.migrations,
         "Hook": desired.hooks,
         "Host": desired.hosts,
+        "ForkliftController": desired.controllers,
     }
     for identity in sorted(desired.broken):
         kind, _, name = identity.partition("/")

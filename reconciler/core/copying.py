@@ -85,6 +85,7 @@ def _start(v: View, attempt: int) -> Move:
         owner=v.owner,
         round_key=v.round_key,
         attempt=attempt,
+        wishes=v.pods,
     )
     wishes = tuple(_wish(v, d, x) for d, x in todo)
     resumed = sum(w.resume_bytes for w in wishes)

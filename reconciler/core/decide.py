@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from reconciler.core import admission, runs, story, strangers
+from reconciler.core import admission, runs, story, strangers, warming
 from reconciler.core.actions import Action, Decision, Outcome, ProveOff, VmKey
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import SourceVm
@@ -146,7 +146,10 @@ def _step(
     if record.frozen is None or record.source is None or record.key in memory.busy:
         return record
     view = replace(
-        _view(draft, record, observed, records, memory, indexes, now), mode=run.mode, pace=_pace(draft, run, record, desired, indexes, now)
+        _view(draft, record, observed, records, memory, indexes, now),
+        mode=run.mode,
+        pace=_pace(draft, run, record, desired, indexes, now),
+        pods=desired.limits.pods,
     )
     record, claim = _absorb(record, view)
     if claim is not None:
@@ -311,6 +314,8 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
         conditions.append(Condition(kind, True, category, backoff.reason, backoff.message))
         if waiting and not backoff.held:
             draft.wakes.append(backoff.until)
+    if record.base_unreadable and record.milestone is Milestone.NONE:
+        conditions.append(Condition("WarmWithoutPrecopy", True, Category.WARN, "BaseNotReadable", warming.without_precopy(record)))
     match move:
         case Wait(message, _, until):
             record = replace(record, message=message)

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from reconciler.core.copyspec import Verify
 from reconciler.core.model import Mode, ObjectRef
+from reconciler.core.target import PodWishes
 
 
 class Severity(StrEnum):
@@ -222,6 +223,18 @@ class Limits:
     pvc_name_template: str = ""
     migration_service_account: str = ""
     importer_retries: int = 3
+    pods: PodWishes = field(default_factory=PodWishes)
+    judge_concerns: bool = True  # feature_validation
+    vmware_serial: bool = True  # feature_vmware_system_serial_number
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSpec:
+    """The ForkliftController itself; what it sets is in Limits."""
+
+    ref: ObjectRef
+    place: Place
+    unsupported: tuple[Unsupported, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +254,7 @@ class Desired:
     hooks: Mapping[ObjectRef, HookSpec] = field(default_factory=dict)
     hosts: Mapping[ObjectRef, HostSpec] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    controllers: Mapping[ObjectRef, ControllerSpec] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     complete: bool = True
     broken: frozenset[str] = frozenset()

@@ -7,7 +7,7 @@ What it is not: the scheduler, or the run itself. Rules: Forklift's Plan conditi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.core import datapath, hosts, names, networks, sizes, strangers, targetvm
 from reconciler.core.concerns.evaluate import evaluate
@@ -15,7 +15,7 @@ from reconciler.core.desired import Limits, NetworkMapSpec, PlanSpec, PlanVm, Sh
 from reconciler.core.findings import Finding, critical
 from reconciler.core.inventory import NamedItem, SourceDisk, SourceVm
 from reconciler.core.lookup import Ambiguous, SiteIndex
-from reconciler.core.model import Absent, Known, Milestone, Platform, Power
+from reconciler.core.model import Absent, Known, Milestone, Mode, Platform, Power
 from reconciler.core.record import Category, FrozenDisk, FrozenVm
 from reconciler.core.target import Owner, Placement, StorageClass, TargetInventory, TargetNic, VolumeMode
 
@@ -45,6 +45,7 @@ class Ground:
     storage_map: StorageMapSpec
     limits: Limits
     rewound: frozenset[str] = frozenset()  # view.Observed.rewound
+    vddk: bool = False  # the source Provider names a vddkInitImage
 
     def storage_class(self, name: str) -> StorageClass | None:
         return next((c for c in self.target.storage_classes if c.name == name), None)
@@ -89,7 +90,12 @@ def examine(ground: Ground, vm: PlanVm, claimed_names: Mapping[str, str]) -> Exa
 
 
 def _examine_found(ground: Ground, vm: PlanVm, source: SourceVm, claimed_names: Mapping[str, str]) -> Examination:
-    findings = [*_state(source, ground.plan.shutdown_policy), *_concerns(source), *hosts.obstacles(ground.index.inventory, source)]
+    findings = [
+        *_state(source, ground.plan.shutdown_policy),
+        *_warm(ground, source),
+        *_concerns(source, ground.limits),
+        *hosts.obstacles(ground.index.inventory, source),
+    ]
     name = _target_name(ground, vm, source, claimed_names, findings)
     disks = _disks(ground, vm, source, name, findings)
     nics = networks.map_nics(source, ground.network_map.pairs, ground.index.inventory.networks, vm.network_name_template)
@@ -139,8 +145,31 @@ def _state(source: SourceVm, policy: ShutdownPolicy) -> list[Finding]:
     return found
 
 
-def _concerns(source: SourceVm) -> list[Finding]:
-    if not source.attributes:
+def _warm(ground: Ground, source: SourceVm) -> list[Finding]:
+    """Changes are asked for from the platform's tracking, and read from a file that nobody else's snapshot may stand on."""
+    if ground.plan.mode is not Mode.WARM:
+        return []
+    found = []
+    untracked = [d.label for d in source.disks if not d.change_tracking]
+    if (not source.change_tracking or untracked) and not ground.plan.enable_tracking:
+        what = f"{source.name}" if not source.change_tracking else f"disk {', '.join(untracked)} of {source.name}"
+        found.append(
+            critical(
+                "VMMissingChangedBlockTracking",
+                "MissingChangedBlockTracking",
+                f"Changed Block Tracking is off for {what}",
+                'switch it on, or annotate the Plan with reconciler.dev/enable-cbt: "true", or migrate it cold',
+            )
+        )
+    if source.snapshots and not ground.vddk:
+        names_ = ", ".join(s.name for s in source.snapshots[:3])
+        text = f"{source.name} has {len(source.snapshots)} snapshot(s) ({names_}), so that its disks are chains"
+        found.append(critical("VMHasSnapshots", "NotValid", text, "remove them, or set vddkInitImage on the Provider, or migrate it cold"))
+    return found
+
+
+def _concerns(source: SourceVm, limits: Limits) -> list[Finding]:
+    if not source.attributes or not limits.judge_concerns:
         return []
     bad = [c for c in evaluate(Platform.VSPHERE, source.attributes) if c.category == "Critical"]
     return [critical("VMCriticalConcerns", "NotValid", f"{source.name} ({c.label}): {c.assessment}") for c in bad]
@@ -207,7 +236,7 @@ def _disks(ground: Ground, vm: PlanVm, source: SourceVm, target_name: str, findi
         if disk.capacity_bytes <= 0:
             findings.append(critical("InvalidDiskSizes", "NotValid", f"disk {disk.label} of {source.name} has {disk.capacity_bytes} bytes"))
             continue
-        choice = datapath.choose(disk, source, vddk=False, mode=ground.plan.mode)
+        choice = datapath.choose(disk, source, vddk=ground.vddk, mode=ground.plan.mode)
         if choice.path is None:
             findings.append(
                 critical("DiskPathNotSupported", "NotSupported", f"{source.name}, disk {disk.label}: {choice.reason}", choice.remedy)
@@ -308,6 +337,8 @@ def _freeze(
         affinity=plan.target_affinity,
         nested_virtualization=vm.nested_virtualization,
     )
+    if not ground.limits.vmware_serial:
+        spec = replace(spec, serial=source.bios_uuid)
     assert plan.destination is not None
     return FrozenVm(
         target_site_uuid=ground.target.site.uuid,
@@ -324,4 +355,7 @@ def _freeze(
         copy_stall_s=plan.copy_stall_s,
         delete_on_fail=vm.delete_on_fail,
         bandwidth_bytes_per_s=plan.bandwidth_bytes_per_s,
+        enable_tracking=plan.enable_tracking,
+        precopy_interval_s=plan.precopy_interval_s,
+        downtime_budget_s=plan.downtime_budget_s,
     )

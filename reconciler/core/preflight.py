@@ -49,6 +49,7 @@ def mount(v: View, why: str) -> Move:
             placement=f.placement,
             owner=v.owner,
             trial=v.trial,
+            wishes=v.pods,
         )
         return Do(EnsureBinder(v.key, f.destination, spec), "one pod mounts all disks in one place, and opens each as the copy will")
     if binder.deleting or binder.trial != v.trial:

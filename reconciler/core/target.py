@@ -80,6 +80,14 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class PodWishes:
+    """What ForkliftController says of our pods. `resources`: half -> unit -> quantity, as in a container; "" and {} leave it to the app."""
+
+    resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    pull_policy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BinderSpec:
     """A pod that mounts all volumes of one VM once: WaitForFirstConsumer classes bind in one place, and each volume is opened on trial."""
 
@@ -89,6 +97,7 @@ class BinderSpec:
     placement: Placement
     owner: Owner
     trial: str = ""  # which volumes these are, by uid: View.trial
+    wishes: PodWishes = field(default_factory=PodWishes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,7 @@ class CopyJob:
     owner: Owner
     round_key: str
     attempt: int
+    wishes: PodWishes = field(default_factory=PodWishes)
 
 
 # ---- observed -------------------------------------------------------------------------------------------------------------------------

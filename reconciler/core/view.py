@@ -16,7 +16,7 @@ from reconciler.core.copyspec import CopyResult, DiskProgress
 from reconciler.core.inventory import Inventory, SourceDisk, SourceSnapshot, SourceVm
 from reconciler.core.model import Absent, Known, Mark, MarkState, Milestone, Mode, ObjectRef, Power, Unknown, Watermark
 from reconciler.core.record import Claim, FrozenDisk, FrozenVm, RoundRecord, VmRecord
-from reconciler.core.target import Binder, Instance, Job, Owner, TargetInventory, TargetVm, Volume
+from reconciler.core.target import Binder, Instance, Job, Owner, PodWishes, TargetInventory, TargetVm, Volume
 
 ROUND = 1  # cold runs have one round
 
@@ -84,6 +84,7 @@ class View:
     instance: Instance = field(default_factory=Instance)
     mode: Mode = Mode.COLD
     pace: Pace = field(default_factory=Pace)
+    pods: PodWishes = field(default_factory=PodWishes)
 
     @property
     def key(self) -> VmKey:
@@ -188,8 +189,34 @@ class View:
         return next((v for v in self.inventory.volumes if (v.namespace, v.name) == (namespace, disk.pvc)), None)
 
     def our_volume(self, disk: FrozenDisk) -> Volume | None:
+        """With what of its proofs may be believed."""
         volume = self.volume(disk)
-        return volume if volume and volume.ours and volume.key == self.volume_key(disk) else None
+        return self._believed(volume) if volume and volume.ours and volume.key == self.volume_key(disk) else None
+
+    @property
+    def reserved(self) -> str:
+        """The VirtualMachine made for these disks, and how often its spec was changed.
+
+        A start and a stop change spec.runStrategy, and so metadata.generation, though nobody should see the VM run (KubeVirt: virt-api, or
+        virt-controller for a paused start). KubeVirt may change a spec by itself too; that costs a copy, never a write.
+        """
+        vm = self.our_target_vm
+        return f"{vm.uid}/{vm.generation}" if vm else ""
+
+    def _believed(self, volume: Volume) -> Volume:
+        """No proof of a time before the reserved VM was changed: unproven means dirty. Behind hand-over the disks are the target's own."""
+        mark = volume.mark
+        if mark is None:
+            return volume
+        if mark.target == self.reserved or self.record.milestone.order >= Milestone.HANDED_OVER.order:
+            return replace(volume, mark=replace(mark, target=""))
+        return replace(volume, mark=None, watermark=None)
+
+    @property
+    def disbelieved(self) -> tuple[str, ...]:
+        """Names of PVCs whose mark is not believed."""
+        marked = ((d, x) for d in self.frozen.disks if (x := self.volume(d)) is not None and x.mark is not None)
+        return tuple(x.name for d, x in marked if (ours := self.our_volume(d)) is not None and ours.mark is None)
 
     def volume_key(self, disk: FrozenDisk) -> str:
         source = self.record.source
@@ -221,7 +248,7 @@ class View:
         """
         source, r = self.record.source, self.round
         when = r.snapshot if r is not None and not r.final else self.epoch
-        return f"{source.uuid if source else ''}:{when}:{self.number}.{self.trial}"
+        return f"{source.uuid if source else ''}:{when}:{self.number}.{self.trial}.{sha256(self.reserved.encode()).hexdigest()[:8]}"
 
     @property
     def trial(self) -> str:
@@ -233,7 +260,7 @@ class View:
         r = self.round
         base = self.base(disk, volume) if r is not None and r.final else None
         change_id = base.since if base else r.change_ids.get(disk.uuid) if r is not None else None
-        return Mark(disk.uuid, volume.uid, self.number, self.epoch, change_id, MarkState.CLEAN)
+        return Mark(disk.uuid, volume.uid, self.number, self.epoch, change_id, MarkState.CLEAN, target=self.reserved)
 
     def marked(self, disk: FrozenDisk) -> bool:
         """Cold: exactly the wanted mark. Warm: of this very round, whichever change id it carries."""

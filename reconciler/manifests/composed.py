@@ -45,7 +45,7 @@ def _known(desired: Desired, kind: str) -> dict[ObjectRef, object]:
         "Migration": desired.migrations,
         "Hook": desired.hooks,
         "Host": desired.hosts,
-        "ForkliftController": {},
+        "ForkliftController": desired.controllers,
     }
     if kind not in by_kind:
         hint = did_you_mean(kind, KINDS)

@@ -1,21 +1,29 @@
-"""ForkliftController -> Limits: the settings that we act on, and a word about those without effect here."""
+"""ForkliftController -> Limits: the settings that we act on. Those without effect here are in withouteffect.py."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from reconciler.core.desired import Limits, Problem, Severity
+from reconciler.core.desired import Limits, Problem
 from reconciler.core.names import check_template
+from reconciler.core.target import PodWishes
 from reconciler.manifests.load import Document
+from reconciler.manifests.schema.forkliftcontroller import is_true
 
-_READ = {
+# Forklift's populator pods carry bytes into volumes; here that is what the binder and importer pods are for.
+_RESOURCES = tuple((half, unit, f"populator_container_{half}_{unit}") for half in ("limits", "requests") for unit in ("cpu", "memory"))
+READ = {
     "controller_max_vm_inflight",
     "controller_precopy_interval",
     "controller_filesystem_overhead",
     "controller_block_overhead",
     "controller_pvc_name_template",
     "controller_migration_service_account",
+    "feature_validation",
+    "feature_vmware_system_serial_number",
+    "image_pull_policy",
+    *(key for _, _, key in _RESOURCES),
 }
 
 
@@ -31,7 +39,18 @@ def limits_of(doc: Document) -> Limits:
         block_overhead_bytes=int(values.get("controller_block_overhead", 0)),
         pvc_name_template=_template(values),
         migration_service_account=str(values.get("controller_migration_service_account", "")),
+        pods=PodWishes(_resources(values), str(values.get("image_pull_policy", ""))),
+        judge_concerns=is_true(values.get("feature_validation", True)),
+        vmware_serial=is_true(values.get("feature_vmware_system_serial_number", True)),
     )
+
+
+def _resources(values: dict[str, Any]) -> dict[str, dict[str, str]]:
+    out: dict[str, dict[str, str]] = {}
+    for half, unit, key in _RESOURCES:
+        if key in values:
+            out.setdefault(half, {})[unit] = str(values[key])
+    return out
 
 
 def _template(values: dict[str, Any]) -> str:
@@ -49,8 +68,4 @@ def problems_of(doc: Document) -> list[Problem]:
     wrong = check_template(_template(values), "pvc") if _template(values) else None
     if wrong:
         found.append(doc.problem("spec.controller_pvc_name_template", "NotValid", wrong))
-    idle = sorted(values.keys() - _READ)
-    if idle:
-        message = f"without effect here: {', '.join(idle)}"
-        found.append(doc.problem("spec", "WithoutEffect", message, "", Severity.WARNING))
     return found

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from reconciler.core.desired import (
+    ControllerSpec,
     Desired,
     HostSpec,
     Limits,
@@ -27,15 +28,16 @@ from reconciler.core.desired import (
 from reconciler.core.model import Mode, ObjectRef, Platform
 from reconciler.manifests import checks, convert, unsupported
 from reconciler.manifests.annotations import read_annotations
-from reconciler.manifests.limits import limits_of, problems_of
+from reconciler.manifests.limits import READ, limits_of, problems_of
 from reconciler.manifests.load import Document, Loaded
+from reconciler.manifests.withouteffect import of_controller
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Local:
-    """What one document gives by itself; `spec` is one of core.desired's, or None for a ForkliftController."""
+    """What one document gives by itself; `spec` is one of core.desired's."""
 
     spec: Any
     problems: tuple[Problem, ...]
@@ -85,6 +87,7 @@ def _desired(tree: _Tree, limits: Limits, revision: str) -> Desired:
         hooks=tree.of("Hook"),
         hosts=tree.of("Host"),
         limits=limits,
+        controllers=tree.of("ForkliftController"),
         problems=problems,
         complete=not _has_error(problems),
         broken=frozenset(tree.broken),
@@ -161,6 +164,7 @@ def _build(doc: Document, limits: Limits) -> _Local:
             spec = convert.hook_of(doc)
         case "ForkliftController":
             problems += problems_of(doc)
+            spec = ControllerSpec(doc.ref, doc.place(), tuple(of_controller(model.spec, READ)))
     return _Local(spec, tuple(problems))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from reconciler.core.target import BinderSpec, CopyJob, Owner, Placement, VolumeMode
+from reconciler.core.target import BinderSpec, CopyJob, Owner, Placement, PodWishes, VolumeMode
 from reconciler.drivers.kubevirt import labels
 from reconciler.drivers.kubevirt.objects import SPEC_KEY, Json
 from reconciler.drivers.kubevirt.options import TargetSettings
@@ -38,7 +38,7 @@ def binder(spec: BinderSpec, settings: TargetSettings) -> Json:
     Grace of 1 s: 0 would be a forced deletion, which we never ask for (safety 4).
     """
     volumes = [f"{mode.value}:{claim}:{mount_path(index, mode)}" for index, (claim, mode) in enumerate(spec.volumes)]
-    pod_spec = _pod_spec(spec.volumes, spec.placement, settings, "binder", [*settings.worker_command, "--try", *volumes])
+    pod_spec = _pod_spec(spec.volumes, spec.placement, settings, "binder", [*settings.worker_command, "--try", *volumes], spec.wishes)
     pod_spec["terminationGracePeriodSeconds"] = 1
     metadata = _metadata(spec.namespace, spec.name, spec.owner, labels.ROLE_BINDER)
     metadata["annotations"] |= {labels.TRIAL: spec.trial}
@@ -52,7 +52,7 @@ def importer(job: CopyJob, settings: TargetSettings) -> Json:
     """
     volumes = tuple((name, mode) for _, name, mode in job.volumes)
     command = [*settings.worker_command, f"{SPEC_DIR}/{SPEC_KEY}"]
-    pod_spec = _pod_spec(volumes, job.placement, settings, "importer", command)
+    pod_spec = _pod_spec(volumes, job.placement, settings, "importer", command, job.wishes)
     _mount_secret(pod_spec, job.name)
     metadata = _metadata(job.namespace, job.name, job.owner, labels.ROLE_IMPORTER)
     metadata["annotations"] |= {labels.ROUND_KEY: job.round_key, labels.ATTEMPT: str(job.attempt)}
@@ -81,15 +81,31 @@ def _metadata(namespace: str, name: str, owner: Owner, role: str) -> Json:
     }
 
 
+def _resources(settings: TargetSettings, wishes: PodWishes) -> Json:
+    """Ours, unit by unit unless ForkliftController speaks of that unit: half a pair of ours beside half of theirs may contradict itself."""
+    asked = {unit for values in wishes.resources.values() for unit in values}
+    out: Json = {}
+    for half in ("limits", "requests"):
+        ours = {unit: value for unit, value in settings.resources.get(half, {}).items() if unit not in asked}
+        if values := {**ours, **wishes.resources.get(half, {})}:
+            out[half] = values
+    return out
+
+
 def _pod_spec(
-    volumes: Iterable[tuple[str, VolumeMode]], placement: Placement, settings: TargetSettings, container: str, command: list[str]
+    volumes: Iterable[tuple[str, VolumeMode]],
+    placement: Placement,
+    settings: TargetSettings,
+    container: str,
+    command: list[str],
+    wishes: PodWishes,
 ) -> Json:
     main = {
         "name": container,
         "image": settings.worker_image,
-        "imagePullPolicy": settings.image_pull_policy,
+        "imagePullPolicy": wishes.pull_policy or settings.image_pull_policy,
         "command": command,
-        "resources": {half: dict(values) for half, values in settings.resources.items()},
+        "resources": _resources(settings, wishes),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

@@ -10,8 +10,11 @@ import pytest
 from reconciler.core.copyspec import Verify
 from reconciler.core.desired import Desired, InventoryRef, Limits, PlanSpec, Severity, ShutdownPolicy, Unsupported, WantPower
 from reconciler.core.model import Mode, ObjectRef
+from reconciler.manifests.limits import READ
 from reconciler.manifests.load import Cache, load
 from reconciler.manifests.resolve import resolve
+from reconciler.manifests.schema.forkliftcontroller import ForkliftControllerSpec
+from reconciler.manifests.withouteffect import REASONS, reason_of
 
 from .text import HOST, NET, PAIR, PLAN_SPEC, STORE, VCENTER, files, loaded, manifest, migration, plan, resolved
 
@@ -204,10 +207,34 @@ def test_a_wrong_or_second_controller_never_raises_the_limit(controllers: list[s
     assert not desired.complete and "ForkliftController/openshift-mtv/a" in desired.broken
 
 
-def test_controller_settings_without_effect_are_said() -> None:
-    desired = resolved(manifest("ForkliftController", "c", "feature_validation: true\ncontroller_max_vm_inflight: 2"))
-    assert [(p.severity, p.message) for p in desired.problems] == [(Severity.WARNING, "without effect here: feature_validation")]
+def test_what_the_controller_says_of_pods_and_checks() -> None:
+    text = """\
+        populator_container_limits_memory: 2Gi
+        populator_container_limits_cpu: 1500m
+        populator_container_requests_cpu: 1
+        image_pull_policy: Always
+        feature_validation: "false"
+        feature_vmware_system_serial_number: false
+        """
+    limits = resolved(manifest("ForkliftController", "c", text)).limits
+    assert limits.pods.resources == {"limits": {"memory": "2Gi", "cpu": "1500m"}, "requests": {"cpu": "1"}}
+    assert (limits.pods.pull_policy, limits.judge_concerns, limits.vmware_serial) == ("Always", False, False)
+
+
+def test_controller_settings_without_effect_are_said_with_the_reason() -> None:
+    desired = resolved(manifest("ForkliftController", "c", "feature_validation: true\ncontroller_log_level: 2\nvddk_image: a/b"))
+    said = desired.controllers[ObjectRef("openshift-mtv", "c")].unsupported
+    assert asked(said) == {"spec.controller_log_level": False, "spec.vddk_image": False}
+    assert said[0].message == "controller_log_level has no meaning here: use --log-level"
     assert desired.complete
+
+
+def test_every_key_is_acted_on_or_has_a_reason_why_not() -> None:
+    keys = set(ForkliftControllerSpec.model_fields)
+    assert keys >= READ
+    assert {key for key in keys if (reason_of(key) is None) != (key in READ)} == set()
+    used = {next(pattern for pattern, _ in REASONS if pattern.fullmatch(key)) for key in keys - READ}
+    assert used == {pattern for pattern, _ in REASONS}, "a reason that no key has"
 
 
 # ---- not implemented ------------------------------------------------------------------------------------------------------------------
