@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from reconciler.core.target import (
     CopyJob,
     Owner,
     Placement,
+    PodWishes,
     TargetDisk,
     TargetNic,
     TargetVmSpec,
@@ -103,6 +105,27 @@ def test_pods_pass_pod_security_restricted_and_run_as_the_guests_process_does() 
         assert spec["restartPolicy"] == "Never"
         container = spec["containers"][0]["securityContext"]
         assert container == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ({}, {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}}),
+        (
+            {"limits": {"memory": "64Mi"}},  # below our own request, which would contradict it
+            {"requests": {"cpu": "100m"}, "limits": {"cpu": "2", "memory": "64Mi"}},
+        ),
+        ({"requests": {"cpu": "4", "memory": "1Gi"}}, {"requests": {"cpu": "4", "memory": "1Gi"}}),
+    ],
+)
+def test_pods_get_the_resources_that_were_asked_for(asked: dict[str, dict[str, str]], got: dict[str, dict[str, str]]) -> None:
+    wishes = PodWishes(asked, "Never")
+    binder = pods.binder(replace(BINDER, wishes=wishes), SETTINGS)["spec"]
+    importer = pods.importer(replace(JOB, wishes=wishes), SETTINGS)["spec"]["template"]["spec"]
+    for spec in (binder, importer):
+        assert spec["containers"][0]["resources"] == got
+        assert spec["containers"][0]["imagePullPolicy"] == "Never"
+    assert both_pods()[0]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
 
 
 def test_pods_mount_every_volume_in_its_mode_and_stand_where_the_vm_will() -> None:
