@@ -31,6 +31,7 @@ from reconciler.mover.throttle import Throttle
 from reconciler.wire.auth import FileAuth
 from reconciler.wire.export import HttpVmdkStream
 from reconciler.wire.http import HttpRangeReader
+from reconciler.wire.nbd import NbdReader
 
 if TYPE_CHECKING:
     from reconciler.ports import Clock
@@ -97,12 +98,13 @@ def run(spec: CopySpec) -> int:
 
 def _open(disk: CopyDisk, spec: CopySpec, auth: FileAuth, job: Job, bell: threading.Event) -> DiskCopy:
     intake = _intake(disk, spec, auth, job.clock)
-    writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block, proven_bytes=disk.kept_bytes)
-    try:
-        return DiskCopy(disk, intake, writer, job, bell)
-    except BaseException:
-        writer.close()
-        raise
+    with ExitStack() as opened:
+        opened.callback(intake.close)
+        writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block, proven_bytes=disk.kept_bytes)
+        opened.callback(writer.close)
+        copy = DiskCopy(disk, intake, writer, job, bell)
+        opened.pop_all()
+    return copy
 
 
 def _intake(disk: CopyDisk, spec: CopySpec, auth: FileAuth, clock: Clock) -> Intake:
@@ -110,6 +112,8 @@ def _intake(disk: CopyDisk, spec: CopySpec, auth: FileAuth, clock: Clock) -> Int
         return RangeIntake(HttpRangeReader.open(disk.url, disk.capacity_bytes, spec.tls, auth, clock))
     if disk.reader is Reader.VMDK_STREAM:
         return StreamIntake(HttpVmdkStream.open(disk.url, disk.capacity_bytes, spec.tls, auth, disk.label))
+    if disk.reader is Reader.NBD:
+        return RangeIntake(NbdReader.open(disk.url, disk.capacity_bytes, clock))
     raise UserError(
         "ReaderUnknown", f"{disk.label}: this worker has no reader {disk.reader.value!r}; use the image of the reconciler's version"
     )

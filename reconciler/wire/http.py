@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from reconciler.core.copyspec import TlsSpec
 from reconciler.errors import ReconcilerError, RetryableError, TerminalError, UserError
 from reconciler.wire.auth import FileAuth
+from reconciler.wire.retry import ATTEMPTS, backoff_s
 from reconciler.wire.tls import check_thumbprint, client_context
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ATTEMPTS = 6
-_BACKOFF_S, _BACKOFF_LIMIT_S = 0.5, 10.0
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _TERMINAL = {
     403: ("SourceForbidden", "the account may not read it"),
@@ -150,18 +149,14 @@ class HttpRangeReader:
                 self._file.auth.renew(generation)
             except RetryableError as err:
                 self.close()
-                if attempt == _ATTEMPTS:
+                if attempt == ATTEMPTS:
                     raise
-                self._clock.sleep(self._backoff(attempt, err))
+                self._clock.sleep(backoff_s(attempt, err, self._clock))
                 attempt += 1
                 log.warning("range is read again", extra={"offset": offset, "attempt": attempt, "reason": err.reason})
             except BaseException:
                 self.close()
                 raise
-
-    def _backoff(self, attempt: int, err: RetryableError) -> float:
-        pause = min(_BACKOFF_LIMIT_S, _BACKOFF_S * (1 << (attempt - 1))) * (0.5 + self._clock.jitter())
-        return max(pause, min(err.retry_after_s or 0.0, 3 * _BACKOFF_LIMIT_S))
 
     def _fetch(self, offset: int, buffer: memoryview, headers: dict[str, str]) -> None:
         """One request, one answer. OSError covers resets and timeouts (TimeoutError) of socket and TLS alike."""
