@@ -118,18 +118,22 @@ def read_all(content: Any) -> Iterator[tuple[str, str, Properties]]:
 
 def read_one(content: Any, reference: Any, paths: tuple[str, ...]) -> Properties:
     """Named properties of one object. Errors: ManagedObjectNotFound."""
-    return read_some(content, [reference], paths)[0]
+    return read_some(content, [reference], paths)[0][1]
 
 
-def read_some(content: Any, references: list[Any], paths: tuple[str, ...]) -> list[Properties]:
-    """Named properties of a few objects of one type, in one call."""
+def read_some(content: Any, references: list[Any], paths: tuple[str, ...]) -> list[tuple[str, Properties]]:
+    """Id and named properties of a few objects of one type, in one call where they fit into one page."""
     query = vmodl.query.PropertyCollector
     spec = query.FilterSpec(
         objectSet=[query.ObjectSpec(obj=reference) for reference in references],
         propSet=[query.PropertySpec(type=type(references[0]), pathSet=list(paths))],
     )
     page = content.propertyCollector.RetrievePropertiesEx([spec], query.RetrieveOptions())
-    return [_properties(found) for found in page.objects]
+    found = list(page.objects)
+    while page is not None and page.token:
+        page = content.propertyCollector.ContinueRetrievePropertiesEx(page.token)
+        found.extend(page.objects if page is not None else ())
+    return [(moid(each.obj), _properties(each)) for each in found]
 
 
 def open_watch(content: Any, generation: int) -> Watch:

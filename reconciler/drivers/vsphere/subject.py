@@ -12,7 +12,7 @@ from typing import Any
 from reconciler.core.model import VmRef
 from reconciler.drivers.vsphere.collector import read_one, read_some
 from reconciler.drivers.vsphere.digest import Properties
-from reconciler.drivers.vsphere.sdk import moid, reference, vim, vmodl
+from reconciler.drivers.vsphere.sdk import reference, vim, vmodl
 from reconciler.errors import RetryableError, TerminalError
 
 UUID = "config.instanceUuid"
@@ -61,10 +61,9 @@ def read_tasks(content: Any, tasks: list[Any]) -> list[Properties]:
     if not tasks:
         return []
     try:
-        found = read_some(content, tasks, _TASK)
+        return [{**info, "id": id_} for id_, info in read_some(content, tasks, _TASK)]
     except vmodl.fault.ManagedObjectNotFound:
         return []
-    return [{**info, "id": moid(task)} for task, info in zip(tasks, found, strict=True)]
 
 
 def alive(task: Properties) -> bool:

@@ -28,6 +28,7 @@ _TYPES = {
     Happening.MIGRATED: ("VmRelocatedEvent", "Completed the relocation of {vm} to {host} in {dc}"),
     Happening.RECONFIGURED: ("VmReconfiguredEvent", "Reconfigured {vm} on {host} in {dc}"),
 }
+_HA = {Happening.ON: "com.vmware.vc.ha.VmRestartedByHAEvent", Happening.OFF: "VmDisconnectedEvent"}  # a host died under the machine
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class Events:
             if wanted.time.endTime is not None and event.at > wanted.time.endTime:
                 return False
         name = _type_name(event)
-        if wanted.eventTypeId and name not in {t.rpartition(".")[2] for t in wanted.eventTypeId}:
+        if wanted.eventTypeId and not {name, f"vim.event.{name}"} & set(wanted.eventTypeId):
             return False
         if wanted.type and name not in {t.__name__.rpartition(".")[2] for t in wanted.type}:
             return False
@@ -95,20 +96,24 @@ class Events:
     def _event(self, event: PowerEvent) -> Any:
         vm = self._world.known[event.vm]
         text = _TYPES[event.kind][1].format(vm=vm.name, host=vm.host.name, dc=vm.datacenter.name)
-        return getattr(vim.event, _type_name(event))(
+        name = _type_name(event)
+        extended = {"eventTypeId": name} if "." in name else {}
+        return getattr(vim.event, "EventEx" if extended else name)(
             key=event.number,
             chainId=event.number,
             createdTime=event.at,
             userName=event.user,
             fullFormattedMessage=text,
             **_arguments(vm),
-            **_own_fields(event, vm),
+            **(extended or _own_fields(event, vm)),
         )
 
 
 def _type_name(event: PowerEvent) -> str:
     if event.kind is Happening.ON and event.cause == "drs":
         return "DrsVmPoweredOnEvent"
+    if event.cause == "ha" and event.kind in _HA:
+        return _HA[event.kind]
     return _TYPES[event.kind][0]
 
 

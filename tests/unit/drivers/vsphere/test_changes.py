@@ -44,7 +44,7 @@ def test_a_property_missing_for_want_of_a_session_is_no_missing_property() -> No
         page = SimpleNamespace(objects=[query.ObjectContent(obj=vm, propSet=[], missingSet=missing)], token=None)
         content = SimpleNamespace(propertyCollector=SimpleNamespace(RetrievePropertiesEx=lambda specs, options, page=page: page))
         if allowed:
-            assert collector.read_some(content, [vm], ("name",)) == [{}]
+            assert collector.read_some(content, [vm], ("name",)) == [("vm-1", {})]
         else:
             with pytest.raises(vim.fault.NotAuthenticated):
                 collector.read_some(content, [vm], ("name",))
