@@ -49,7 +49,7 @@ def test_the_serial_is_the_source_s_own_style_unless_that_is_switched_off() -> N
 def test_concerns_block_unless_they_are_switched_off() -> None:
     for judged in (True, False):
         world = land(Limits(judge_concerns=judged))
-        world.vms["web"] = replace(world.vms["web"], attributes={"devices": [{"kind": "VirtualPCIPassthrough"}]})
+        world.vms["web"] = replace(world.vms["web"], attributes={"name": "web", "devices": [{"kind": "VirtualPCIPassthrough"}]})
         for _ in range(30):
             world.tick()
         assert bool(world.acts(PowerSource)) is not judged
