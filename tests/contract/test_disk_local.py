@@ -6,8 +6,10 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -199,23 +201,73 @@ class TestErrors:
         writer.close()
 
 
+def device_size(capacity: int) -> int:
+    """A little more than the disk, as volumes are."""
+    return -(-capacity // 4096) * 4096 + 4096
+
+
+@contextmanager
+def loop_device(backing: Path, size: int, sector: int) -> Iterator[Path]:
+    backing.touch()
+    os.truncate(backing, size)
+    command = ["losetup", "--find", "--show", "--sector-size", str(sector), str(backing)]
+    made = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield Path(made)
+    finally:
+        subprocess.run(["losetup", "--detach", made], check=True)
+
+
 @pytest.mark.e2e
 class TestLoopDevice(WriterContract):
-    """A real block device of the kernel (root and losetup needed): BLKZEROOUT and O_DIRECT as they are."""
+    """A real block device of the kernel (root and losetup needed): BLKZEROOUT and O_DIRECT as they are, with 512 and 4096 byte sectors.
 
-    @pytest.fixture
-    def site(self, tmp_path: Path) -> Iterator[FileSite]:
-        backing = FileSite(tmp_path / "backing", EVEN)
-        backing.prefill()
-        made = subprocess.run(["losetup", "--find", "--show", str(backing.path)], check=True, capture_output=True, text=True)
-        yield DeviceSite(Path(made.stdout.strip()), EVEN, block=True)
-        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    A source's size is a multiple of 512, so on a 4Kn device a disk may end within a sector: its edges are read, changed and written.
+    """
+
+    @pytest.fixture(params=[(512, EVEN), (4096, 75 * 4096), (4096, 74 * 4096 + 512)], ids=["512", "4Kn", "4Kn, odd end"])
+    def site(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DeviceSite]:
+        sector, capacity = request.param
+        with loop_device(tmp_path / "backing", device_size(capacity), sector) as device:
+            yield DeviceSite(device, capacity, block=True)
+
+    def test_the_device_zeroes_itself_and_is_read_past_the_cache(self, site: DeviceSite, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else the tests above would pass by writing zeroes."""
+        site.prefill()
+        real, asked = fcntl.ioctl, []
+
+        def note(fd: int, code: int, argument: bytes) -> bytes:
+            answer: bytes = real(fd, code, argument)
+            asked.append(struct.unpack("QQ", argument))
+            return answer
+
+        monkeypatch.setattr(fcntl, "ioctl", note)
+        writer = site.open()
+        writer.zero(513, 100_000)
+        writer.flush()
+        assert writer.readback_mode == "ok"
+        writer.close()
+        assert asked == [(4096, 23 * 4096)]
+
+    def test_what_lies_behind_the_disk_is_left_alone(self, site: DeviceSite) -> None:
+        site.prefill()
+        writer = site.open()
+        writer.zero(0, site.capacity)
+        writer.write(site.capacity - 5, memoryview(b"tail!"))
+        writer.flush()
+        writer.close()
+        with site.path.open("rb") as device:
+            device.seek(site.capacity - 5)
+            assert device.read() == b"tail!" + b"\xff" * (device_size(site.capacity) - site.capacity)
 
 
 class DeviceSite(FileSite):
     def prefill(self) -> None:
         with self.path.open("r+b") as device:
-            device.write(b"\xff" * self.capacity)
+            size = device.seek(0, os.SEEK_END)
+            device.seek(0)
+            device.write(b"\xff" * size)
+            device.flush()
             os.fsync(device.fileno())
 
     def bytes(self) -> bytes:

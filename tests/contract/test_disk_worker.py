@@ -19,6 +19,7 @@ import pytest
 from reconciler.core.copyspec import CopyDisk, CopyResult, CopySpec, DiskProgress, Reader, TlsSpec, Verify, parse_line
 from tests.contract.disk_server import PASSWORD, USER, DiskServer
 from tests.contract.suite_disk import KIB, MIB, content
+from tests.contract.test_disk_local import device_size, loop_device
 
 SIZE = 3 * MIB + 5
 MAIN = "import sys; from pathlib import Path; from reconciler.commands.worker import run; sys.exit(run(Path(sys.argv[1])))"
@@ -234,3 +235,42 @@ class TestWeight:
         code = f"import sys, reconciler.commands.worker; print([m for m in {heavy} if m in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
         assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("sector", [512, 4096])
+class TestOntoABlockDevice:
+    """The program onto a loop device full of somebody else's bytes (root and losetup needed). The disk ends within a 4 KiB sector."""
+
+    @pytest.fixture
+    def device(self, pod: Pod, sector: int) -> Iterator[Path]:
+        (pod.root / "source").write_bytes(pod.data[: 3 * MIB - 512])
+        pod.data = pod.data[: 3 * MIB - 512]
+        with loop_device(pod.root / "backing", device_size(len(pod.data)), sector) as made:
+            made.write_bytes(b"\xff" * device_size(len(pod.data)))
+            yield made
+
+    @pytest.mark.parametrize("verify", [Verify.READBACK, Verify.SOURCE])
+    def test_every_byte_is_there_and_proven_past_the_cache(self, pod: Pod, device: Path, verify: Verify) -> None:
+        code, lines, err = pod.run(pod.spec(disks=pod.disk(target=str(device), block=True), verify=verify))
+        assert (code, err) == (0, "")
+        assert device.read_bytes() == pod.data + b"\xff" * (device_size(len(pod.data)) - len(pod.data))
+        (disk,) = result(lines).disks
+        assert disk.done and disk.readback == "ok"
+        assert disk.zeroed_bytes > 0
+
+    def test_a_resume_and_a_delta_at_odd_places(self, pod: Pod, device: Path) -> None:
+        """What lies before the watermark and outside the ranges is not touched; both begin and end within sectors."""
+        proven = MIB + 512
+        with device.open("r+b") as file:
+            file.write(pod.data[:proven])
+        code, _, err = pod.run(pod.spec(disks=pod.disk(target=str(device), block=True, resume_bytes=proven)))
+        assert (code, err, device.read_bytes()[: len(pod.data)] == pod.data) == (0, "", True)
+        changed = bytearray(pod.data)
+        for offset, length in ((512, 1024), (2 * MIB - 512, 4096 + 512)):
+            changed[offset : offset + length] = bytes(b ^ 0xFF for b in changed[offset : offset + length])
+        (pod.root / "source").write_bytes(changed)
+        disks = pod.disk(target=str(device), block=True, ranges=((512, 1024), (2 * MIB - 512, 4096 + 512)))
+        code, lines, err = pod.run(pod.spec(disks=disks))
+        assert (code, err, device.read_bytes()[: len(changed)] == changed) == (0, "", True)
+        assert result(lines).disks[0].read_bytes == 1024 + 4096 + 512
