@@ -132,7 +132,7 @@ class Disk:
     kind:  FlatVer2, SeSparse, SparseVer2, RawDiskMappingVer1: how the platform says that it lies there.
     parents: what a linked clone shares with others. layers: what our own snapshots froze, the oldest first.
     aside:   what snapshots froze that are not below the running state, after a revert.
-    tracks:  changes of this disk are recorded when the machine's setting says so. tracking: the record, once it has begun.
+    tracks:  the machine's setting to record changes reaches this disk. tracking: the record, once it has begun.
     frozen:  the bytes at the last power-off, kept from the next power-on on.
     """
 

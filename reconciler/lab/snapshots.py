@@ -32,7 +32,7 @@ class Snapshots(Stock):
     # ---- changed blocks ---------------------------------------------------------------------------------------------------------------
 
     def set_change_tracking(self, vm: Vm, on: bool, user: str = "root") -> None:
-        """A person or a tool flips the setting. It takes effect at the next stun."""
+        """A person or a tool flips the setting, of the machine and its present disks. It takes effect at the next stun."""
         with self.lock:
             vm.change_tracking = on
             vm.extra_config["ctkEnabled"] = str(on).upper()
@@ -44,7 +44,8 @@ class Snapshots(Stock):
     def stun(self, vm: Vm) -> None:
         """The moment at which settings of change tracking take effect."""
         for disk in vm.disks:
-            wanted = vm.change_tracking and disk.tracks and not disk.independent
+            switched_on = vm.extra_config.get(f"{disk.slot}.ctkEnabled", "").upper() == "TRUE"
+            wanted = vm.change_tracking and switched_on and not disk.independent
             if not wanted:
                 disk.tracking = None
             elif disk.tracking is None and not disk.layers:

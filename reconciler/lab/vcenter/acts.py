@@ -14,7 +14,7 @@ from reconciler.lab.machines import Power, Vm
 from reconciler.lab.vcenter import faults
 from reconciler.lab.vcenter.changes import Changes
 from reconciler.lab.vcenter.machine_view import vm_ref
-from reconciler.lab.vcenter.reconfigure import reconfigure
+from reconciler.lab.vcenter.reconfigure import privileges, reconfigure
 from reconciler.lab.vcenter.tasks import Tasks
 from reconciler.lab.world import NoTools, World, WrongPower
 
@@ -37,7 +37,7 @@ class Acts:
             "SuspendVM_Task": ("VirtualMachine.Interact.Suspend", self._suspend),
             "ResetVM_Task": ("VirtualMachine.Interact.Reset", self._reset),
             "ShutdownGuest": ("VirtualMachine.Interact.PowerOff", self._shutdown),
-            "ReconfigVM_Task": ("VirtualMachine.Config.ChangeTracking", self._reconfigure),
+            "ReconfigVM_Task": ("System.View", self._reconfigure),
             "RelocateVM_Task": ("Resource.ColdMigrate", self._relocate),
             "QueryChangedDiskAreas": ("VirtualMachine.Provisioning.DiskRandomRead", self.changes.query),
         }
@@ -91,6 +91,8 @@ class Acts:
             raise faults.tools_unavailable() from None
 
     def _reconfigure(self, vm: Vm, user: str, args: dict[str, Any]) -> Any:
+        for privilege in privileges(args["spec"]):
+            self.allow(vm, privilege)
         return self.in_task(vm, "reconfigure", user, None, lambda: reconfigure(self._world, vm, user, args["spec"]))
 
     def _relocate(self, vm: Vm, user: str, args: dict[str, Any]) -> Any:

@@ -32,15 +32,22 @@ def reconfigure(world: World, vm: Vm, user: str, spec: Any) -> None:
         world.tell(vm, Happening.RECONFIGURED, user, "user")
 
 
+def privileges(spec: Any) -> list[str]:
+    """What the user must hold for this change."""
+    disks = {"add": "AddNewDisk", "edit": "DiskExtend", "remove": "RemoveDisk"}
+    wanted = [disks[str(change.operation)] for change in spec.deviceChange]
+    wanted += ["ChangeTracking"] if spec.changeTrackingEnabled is not None else []
+    wanted += ["AdvancedConfig"] if spec.extraConfig else []
+    wanted += ["Annotation"] if spec.annotation is not None else []
+    return [f"VirtualMachine.Config.{name}" for name in wanted]
+
+
 def _option(vm: Vm, key: str, value: str) -> None:
     """An empty value takes the key away. `scsi0:0.ctkEnabled` is the switch of one disk."""
     if value:
         vm.extra_config[key] = value
     else:
         vm.extra_config.pop(key, None)
-    for disk in vm.disks:
-        if key.lower() == f"{disk.slot}.ctkenabled":
-            disk.tracks = value.lower() == "true"
 
 
 def _device(world: World, vm: Vm, user: str, change: Any) -> None:

@@ -141,6 +141,7 @@ def test_pages_cover_the_disk_and_may_be_empty_in_the_middle(warm: Warm) -> None
 
 
 def test_tracking_begins_at_the_next_stun_and_not_on_snapshots(warm: Warm) -> None:
+    assert disk_of(warm.vm.config).changeId is not None  # it was switched on before the machine was
     warm.track(False)
     assert warm.vm.config.changeTrackingEnabled is False
     snapshot = warm.snapshot()
@@ -177,6 +178,23 @@ def test_one_disk_may_be_left_out(warm: Warm) -> None:
     switch = vim.option.OptionValue(key="scsi0:1.ctkEnabled", value="TRUE")
     warm.done(warm.vm.ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=[switch])))
     assert disk_of(warm.snapshot().config, 2001).changeId is not None
+
+
+def test_a_disk_that_comes_later_has_to_be_switched_on(warm: Warm) -> None:
+    warm.world.add_disk(warm.record, warm.disk.datastore, 1)
+    before = warm.snapshot()
+    assert disk_of(before.config, 2001).changeId is None
+    warm.remove(before)
+    warm.track()
+    assert disk_of(warm.snapshot().config, 2001).changeId is not None
+
+
+def test_who_may_not_reconfigure_may_not_switch_tracking(warm: Warm) -> None:
+    warm.site.vcenter.denied.add("VirtualMachine.Config.ChangeTracking")
+    with pytest.raises(vim.fault.NoPermission):
+        warm.track(False)
+    warm.done(warm.vm.ReconfigVM_Task(vim.vm.ConfigSpec(annotation="x")))
+    assert warm.record.annotation == "x" and warm.record.change_tracking
 
 
 def test_a_star_asks_for_what_is_allocated_and_only_vmfs_knows(warm: Warm) -> None:
@@ -282,6 +300,7 @@ def test_a_revert_takes_the_bytes_and_the_numbers_back_and_then_the_ids_lie(warm
     warm.done(theirs.RevertToSnapshot_Task())
     assert (warm.vm.runtime.powerState, warm.disk.path.read_bytes()) == ("poweredOff", old)
     assert disk_of(warm.vm.config).changeId == disk_of(theirs.config).changeId
+    assert warm.changed(None, disk_of(theirs.config).changeId) == []
     with pytest.raises(vim.fault.FileFault):
         warm.changed(None, since)  # the number is ahead of the machine: for now it is seen
     for _ in range(2):
