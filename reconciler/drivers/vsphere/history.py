@@ -19,14 +19,14 @@ the files where they are is no reason. What is not listed is believed, because t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from reconciler.drivers.vsphere.notes import Moment
 from reconciler.drivers.vsphere.sdk import kind, vim
 
-LISTED = 1000  # QueryEvents gives no more; whether the oldest or the newest of them is not documented, so we ask on from there
-SKEW = timedelta(hours=1)
+LISTED = 1000  # QueryEvents gives no more; which of them is not documented, so a full answer is asked for again in parts
+SKEW, SHORTEST = timedelta(hours=1), timedelta(seconds=1)
 _TELLING = {
     "revert": "a snapshot was reverted",
     "relocat": "the VM's files were moved",
@@ -79,6 +79,10 @@ _HARMLESS = frozenset(
 _HARMLESS_DEVICES: Any = (vim.vm.device.VirtualEthernetCard, vim.vm.device.VirtualCdrom, vim.vm.device.VirtualFloppy)
 
 
+class _Flood(Exception):
+    """A second with more events than one answer holds."""
+
+
 def read_moment(content: Any) -> Moment | None:
     """The newest event of the whole site. None where the account may see none."""
     latest = content.eventManager.latestEvent
@@ -92,9 +96,12 @@ def doubt_since(content: Any, vm: Any, moment: Moment | None) -> str | None:
     latest = read_moment(content)
     if latest is None or latest.key < moment.key:
         return "the site's event history began anew"
-    if not _reaches(content, moment):
+    if not _query(content, moment.at - SKEW, moment.at, None):
         return "the site's event history does not reach back to its snapshot any more"
-    return next(filter(None, map(judge, _since(content, vm, moment))), None)
+    try:
+        return next(filter(None, map(judge, _since(content, vm, moment, latest.at))), None)
+    except _Flood:
+        return "more happened to the VM within a second than its site tells"
 
 
 def judge(event: Any) -> str | None:
@@ -132,20 +139,28 @@ def _migrated(event: Any) -> str | None:
     return "the VM's files were moved"
 
 
-def _reaches(content: Any, moment: Moment) -> bool:
+def _since(content: Any, vm: Any, moment: Moment, latest: datetime) -> Iterator[Any]:
+    """Events of `vm` after `moment`, each at least once, by ever smaller stretches of time. Errors: _Flood."""
+    stretches: list[tuple[datetime, datetime | None]] = [(moment.at - SKEW, None)]
+    while stretches:
+        begin, end = stretches.pop()
+        events = _query(content, begin, end, vm)
+        if len(events) < LISTED:
+            yield from (event for event in events if event.key > moment.key or event.createdTime > moment.at)
+        elif end is None:
+            until = max(latest, begin) + SKEW
+            stretches += [(until, None), (begin, until)]
+        elif end - begin > SHORTEST:
+            middle = begin + (end - begin) / 2
+            stretches += [(begin, middle), (middle, end)]
+        else:
+            raise _Flood
+
+
+def _query(content: Any, begin: datetime, end: datetime | None, vm: Any) -> list[Any]:
+    """`vm` None: events of anything, one at most."""
     spec = vim.event.EventFilterSpec
-    time = spec.ByTime(beginTime=moment.at - SKEW, endTime=moment.at)
-    return bool(content.eventManager.QueryEvents(spec(time=time, maxCount=1, disableFullMessage=True)))
-
-
-def _since(content: Any, vm: Any, moment: Moment) -> Iterator[Any]:
-    """Events of `vm` after `moment`, each once at least."""
-    spec, begin, seen = vim.event.EventFilterSpec, moment.at - SKEW, 0
-    entity = spec.ByEntity(entity=vm, recursion=spec.RecursionOption.self)
-    while True:
-        events = content.eventManager.QueryEvents(spec(entity=entity, time=spec.ByTime(beginTime=begin), disableFullMessage=True)) or []
-        yield from (event for event in events if event.key > moment.key or event.createdTime > moment.at)
-        newest = max((event.key for event in events), default=0)
-        if len(events) < LISTED or newest <= seen:
-            return
-        begin, seen = max(event.createdTime for event in events), newest
+    entity = spec.ByEntity(entity=vm, recursion=spec.RecursionOption.self) if vm is not None else None
+    time = spec.ByTime(beginTime=begin, endTime=end)
+    wanted = spec(entity=entity, time=time, maxCount=1 if vm is None else None, disableFullMessage=True)
+    return list(content.eventManager.QueryEvents(wanted) or [])
