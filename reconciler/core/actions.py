@@ -162,12 +162,13 @@ class DropCopy:
 
 @dataclass(frozen=True, slots=True)
 class StartTarget:
-    """Declared. The source must be off with `epoch`, the marks final, nobody else on the volumes."""
+    """Declared. The source must be off with `epoch`, the marks those of round `number`, nobody else on the volumes."""
 
     key: VmKey
     site: ObjectRef
     source: VmRef
     epoch: str
+    number: int
     namespace: str
     name: str
     volumes: tuple[tuple[str, str], ...]  # (PVC, disk uuid)

@@ -92,6 +92,8 @@ def _start(v: View, attempt: int) -> Move:
     how = f"; {resumed >> 20} MiB were proven before and are kept" if resumed else ""
     at = v.round.snapshot if v.round is not None and not v.round.final else None
     act = EnsureCopy(v.key, f.destination, ref(v), job, wishes, v.epoch, f.verify, f.bandwidth_bytes_per_s, at)
+    if untrue := ", ".join(v.disbelieved):
+        how = f"; VirtualMachine {f.name} was changed, perhaps started, since {untrue} was copied, so that counts no more"
     what = "what changed on " if wishes and all(w.since for w in wishes) else ""
     return Do(act, f"importer Job {job.name} copies {what}{len(todo)} disk(s){how}", (_fails(v),))
 

@@ -6,8 +6,10 @@ Where it stands: engine/execute.py reads the lease, the source and the target an
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reconciler.core.inventory import SourceVm
-from reconciler.core.model import Absent, Known, MarkState, Power, PowerRequest
+from reconciler.core.model import Absent, Known, Mark, MarkState, Power, PowerRequest
 from reconciler.core.target import TargetVm, Volume
 
 
@@ -66,11 +68,12 @@ def may_start_target(
     source: Known[SourceVm] | Absent,
     uuid: str,
     epoch: str,
+    number: int,
     target: Known[TargetVm] | Absent,
     volumes: tuple[tuple[str, Known[Volume] | Absent], ...],
     source_key: str,
 ) -> str | None:
-    """`volumes`: (disk uuid, direct read). `source_key`: "<site uuid>/<vm uuid>" that the target must carry."""
+    """`volumes`: (disk uuid, direct read). `number`: of the final round. `source_key`: "<site uuid>/<vm uuid>" of the target."""
     if (why := _same(source, uuid)) is not None:
         return why
     assert isinstance(source, Known)
@@ -95,11 +98,8 @@ def may_start_target(
                 if volume.deleting:
                     return f"PVC {volume.name} is being deleted"
                 mark = volume.mark
-                if mark is None or (mark.disk_uuid, mark.volume_uid, mark.epoch, mark.state) != (
-                    disk_uuid,
-                    volume.uid,
-                    epoch,
-                    MarkState.CLEAN,
+                if mark is None or replace(mark, change_id=None, target="") != Mark(
+                    disk_uuid, volume.uid, number, epoch, None, MarkState.CLEAN
                 ):
                     return f"the mark of PVC {volume.name} is not final"
                 if busy := [w.pod for w in volume.writers if not w.fenced]:

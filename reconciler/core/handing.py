@@ -68,7 +68,7 @@ def start_action(v: View) -> StartTarget:
     f = v.frozen
     disks = tuple((d.pvc, d.uuid) for d in f.disks)
     owner = replace(v.owner, milestone=Milestone.HANDED_OVER.value)
-    return StartTarget(v.key, f.destination, ref(v), v.record.epoch, f.namespace, f.name, disks, owner)
+    return StartTarget(v.key, f.destination, ref(v), v.record.epoch, v.number, f.namespace, f.name, disks, owner)
 
 
 def started_once(v: View) -> bool:

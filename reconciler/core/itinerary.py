@@ -32,6 +32,7 @@ class Phase(StrEnum):
     POWER_OFF = "PowerOffSource"
     PROVE_OFF = "ProveSourceOff"
     COPY_DISKS = "CopyDisks"
+    CONSOLIDATE = "Consolidate"
     COPY_CHANGES = "CopyFinalChanges"
     HAND_OVER = "HandOver"
     START_TARGET = "StartTarget"
@@ -136,7 +137,7 @@ COLD_COPY: tuple[Step, ...] = (
 )
 
 WARM_COPY: tuple[Step, ...] = (
-    Step(Phase.DROP_SNAPSHOTS, Stage.CUTOVER, warming.no_snapshot, warming.drop_snapshots),
+    Step(Phase.CONSOLIDATE, Stage.CUTOVER, warming.no_snapshot, warming.drop_snapshots),
     Step(Phase.COPY_CHANGES, Stage.CUTOVER, lambda v: v.all_marked and moves.target_still(v), warming.final_copy),
     Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, handing.hand_over),
 )

@@ -5,16 +5,18 @@ What it is: pure functions VmRecord -> VmRecord. What it is not: a decision; cor
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from reconciler.core.copying import result_of
+from reconciler.core.copyspec import DiskResult
 from reconciler.core.itinerary import Phase, Stage
-from reconciler.core.model import Milestone, Result
+from reconciler.core.model import Milestone, Mode, Result
 from reconciler.core.record import (
     Condition,
     DiskRecord,
+    FrozenDisk,
     Intent,
     IntentKind,
     PhaseTime,
@@ -28,21 +30,29 @@ from reconciler.core.view import View
 
 MIB = 1 << 20
 
+_UNWINDING = (Phase.STOP_WRITERS, Phase.DROP_SNAPSHOTS, Phase.DIRTY_MARKS, Phase.GIVE_BACK, Phase.WATCH_GUEST, Phase.DELETE_TARGET)
+
 STAGE_OF: dict[str, Stage] = {
     **dict.fromkeys((p.value for p in Phase), Stage.INITIALIZE),
-    Phase.COPY_DISKS.value: Stage.DISK_TRANSFER,
+    **dict.fromkeys((p.value for p in (Phase.COPY_DISKS, Phase.PRECOPY)), Stage.DISK_TRANSFER),
+    **dict.fromkeys((p.value for p in (Phase.CONSOLIDATE, Phase.COPY_CHANGES)), Stage.CUTOVER),
     **dict.fromkeys((p.value for p in (Phase.HAND_OVER, Phase.START_TARGET, Phase.RELEASE)), Stage.VM_CREATION),
-    **dict.fromkeys(
-        (p.value for p in (Phase.STOP_WRITERS, Phase.DIRTY_MARKS, Phase.GIVE_BACK, Phase.WATCH_GUEST, Phase.DELETE_TARGET)), Stage.UNWIND
-    ),
+    **dict.fromkeys((p.value for p in _UNWINDING), Stage.UNWIND),
 }
+# A warm VM is powered off at its cutover, a cold one before its first byte.
+_WARM_STAGE_OF = STAGE_OF | dict.fromkeys((p.value for p in (Phase.POWER_OFF, Phase.PROVE_OFF)), Stage.CUTOVER)
 
 DESCRIPTIONS = {
-    Stage.INITIALIZE: "Reserve the target, then power off the source",
+    Stage.INITIALIZE: "Reserve the target",
     Stage.DISK_TRANSFER: "Transfer disks",
+    Stage.CUTOVER: "Power off the source, transfer what changed last",
     Stage.VM_CREATION: "Hand over to the target VM",
     Stage.UNWIND: "Give back what was taken",
 }
+
+
+def stage_of(record: VmRecord, phase: str) -> Stage | None:
+    return (_WARM_STAGE_OF if record.rounds else STAGE_OF).get(phase)
 
 
 def enter(record: VmRecord, phase: Phase, now: datetime) -> VmRecord:
@@ -84,7 +94,7 @@ def with_disks(record: VmRecord, view: View) -> VmRecord:
     progress = {p.uuid: p for p in view.progress}
     disks = []
     for disk in view.frozen.disks:
-        item = replace(old.get(disk.uuid, DiskRecord(disk.uuid)), marked=view.marked(disk))
+        item = replace(old.get(disk.uuid, DiskRecord(disk.uuid)), marked=_complete(view, disk))
         if seen := progress.get(disk.uuid):
             item = replace(item, watermark_bytes=seen.watermark_bytes)
         if (done := results.get(disk.uuid)) and done.done:
@@ -102,19 +112,44 @@ def with_disks(record: VmRecord, view: View) -> VmRecord:
                 sha256=done.sha256 or "",
             )
         disks.append(item)
-    return replace(record, disks=tuple(disks))
+    return replace(_with_round(record, view, results), disks=tuple(disks))
+
+
+def _complete(view: View, disk: FrozenDisk) -> bool:
+    """Copied as far as can be now; between two rounds: by the round before."""
+    if view.mode is Mode.COLD or view.round is not None:
+        return view.marked(disk)
+    volume = view.our_volume(disk)
+    base = view.base(disk, volume) if volume is not None else None
+    return base is not None and base.rest_from == disk.capacity_bytes
+
+
+def _with_round(record: VmRecord, view: View, results: Mapping[str, DiskResult]) -> VmRecord:
+    """What the round under way came to; a final round ends when all its disks are marked."""
+    r = view.round
+    if r is None or not results:
+        return record
+    told = [d for d in results.values() if d.done]
+    now = replace(
+        r,
+        read_bytes=sum(d.read_bytes for d in told),
+        written_bytes=sum(d.written_bytes for d in told),
+        seconds=round(max((d.seconds for d in told), default=0.0), 3),
+        ended=r.ended or (view.now if r.final and view.all_marked else None),
+    )
+    return replace(record, rounds=(*record.rounds[:-1], now))
 
 
 def with_pipeline(record: VmRecord, done_bytes: dict[str, int]) -> VmRecord:
     """Forklift's pipeline, derived from the phases. `done_bytes`: disk uuid -> bytes dealt with so far."""
-    stages = [Stage.INITIALIZE, Stage.DISK_TRANSFER, Stage.VM_CREATION]
-    if record.unwinding or any(STAGE_OF.get(p.phase) is Stage.UNWIND for p in record.phases):
+    stages = [Stage.INITIALIZE, Stage.DISK_TRANSFER, *([Stage.CUTOVER] if record.rounds else []), Stage.VM_CREATION]
+    if record.unwinding or any(stage_of(record, p.phase) is Stage.UNWIND for p in record.phases):
         stages.append(Stage.UNWIND)
     return replace(record, pipeline=tuple(_step(record, s, done_bytes) for s in stages))
 
 
 def _step(record: VmRecord, stage: Stage, done_bytes: dict[str, int]) -> StepRecord:
-    times = [p for p in record.phases if STAGE_OF.get(p.phase) is stage]
+    times = [p for p in record.phases if stage_of(record, p.phase) is stage]
     running = any(p.ended is None for p in times)
     later = _reached_after(record, stage)
     phase = "Running" if running else "Completed" if times and later else "Pending"
@@ -126,7 +161,7 @@ def _step(record: VmRecord, stage: Stage, done_bytes: dict[str, int]) -> StepRec
         started=times[0].started if times else None,
         completed=times[-1].ended if phase == "Completed" else None,
     )
-    if record.error and STAGE_OF.get(record.error.phase) is stage:
+    if record.error and stage_of(record, record.error.phase) is stage:
         step = replace(step, phase="Completed", error=StepError(record.error.phase, (record.error.message,)))
     if stage is Stage.DISK_TRANSFER and record.frozen is not None:
         tasks = tuple(_task(record, step, d.uuid, d.label, d.capacity_bytes, done_bytes) for d in record.frozen.disks)
@@ -136,8 +171,13 @@ def _step(record: VmRecord, stage: Stage, done_bytes: dict[str, int]) -> StepRec
 
 
 def _reached_after(record: VmRecord, stage: Stage) -> bool:
-    """A stage is complete when a milestone lies behind it, or the VM has ended."""
-    behind = {Stage.INITIALIZE: Milestone.CUTOVER, Stage.DISK_TRANSFER: Milestone.HANDED_OVER}.get(stage, Milestone.DONE)
+    """A stage is complete when a milestone lies behind it, or the VM has ended; a warm one is reserved when its first round begins."""
+    if record.rounds:
+        if stage is Stage.INITIALIZE:
+            return True
+        behind = {Stage.DISK_TRANSFER: Milestone.CUTOVER, Stage.CUTOVER: Milestone.HANDED_OVER}.get(stage, Milestone.DONE)
+    else:
+        behind = {Stage.INITIALIZE: Milestone.CUTOVER, Stage.DISK_TRANSFER: Milestone.HANDED_OVER}.get(stage, Milestone.DONE)
     return record.milestone.order >= behind.order or record.result is not None
 
 

@@ -110,8 +110,9 @@ def doomed(v: View) -> tuple[str, ...]:
 
 
 def doomed_vm(v: View) -> bool:
+    """Not while disks are kept: it vouches for their marks, because a guest that ran on them would show in it."""
     vm = v.our_target_vm
-    return vm is not None and vm.migration == str(v.record.run) and v.frozen.delete_on_fail
+    return vm is not None and vm.migration == str(v.record.run) and v.frozen.delete_on_fail and not worth_keeping(v)
 
 
 def target_clean(v: View) -> bool:

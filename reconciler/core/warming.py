@@ -257,6 +257,13 @@ def whole(v: View) -> bool:
     )
 
 
+def without_precopy(record: VmRecord) -> str:
+    return (
+        f"the disks of {record.name} cannot be read while it runs ({record.base_unreadable}): they are copied once, by an export of the "
+        "first snapshot, and what changes later is read at the cutover, with the guest off. Its downtime grows with the time until then"
+    )
+
+
 # ---- ending a round early -------------------------------------------------------------------------------------------------------------
 
 
@@ -297,7 +304,7 @@ def partial(v: View) -> tuple[tuple[Volume, Mark], ...]:
             continue
         change_id = r.change_ids.get(disk.uuid)
         if change_id is not None:
-            mark = Mark(disk.uuid, volume.uid, r.number, r.epoch, change_id, MarkState.CLEAN, proven.proven_bytes)
+            mark = Mark(disk.uuid, volume.uid, r.number, r.epoch, change_id, MarkState.CLEAN, proven.proven_bytes, v.reserved)
             found.append((volume, mark))
     return tuple(found)
 

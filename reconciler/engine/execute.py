@@ -35,12 +35,12 @@ from reconciler.core.actions import (
     ReleaseVolumes,
     StartTarget,
 )
-from reconciler.core.copyspec import CopyDisk, CopySpec
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Absent, Known, Power, PowerRequest
+from reconciler.engine.copies import Doubts, ensure_copy
 from reconciler.engine.sites import Sites
 from reconciler.errors import LeaseLost, ReconcilerError, RetryableError, TerminalError, UserError
-from reconciler.ports import Clock, DiskChoice, StatusRepo
+from reconciler.ports import Clock, StatusRepo
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def execute(action: Action, hands: Hands) -> Outcome:
     name = type(action).__name__
     try:
         _lease(action, hands)
-        proof = _act(action, hands)
+        found = _act(action, hands)
     except GuardRefused as refused:
         log.warning("a guard refused a declared act", extra={"action": name, "vm": action.key[1], "why": str(refused)})
         return Outcome(action.key, name, hands.clock.now(), ActError("void", "GuardRefused", str(refused)))
@@ -79,7 +79,8 @@ def execute(action: Action, hands: Hands) -> Outcome:
         return Outcome(action.key, name, hands.clock.now(), ActError("internal", "InternalError", f"{type(err).__name__}: {err}"))
     if not isinstance(action, ProveOff):
         log.info("act done", extra={"action": name, "vm": action.key[1]})
-    return Outcome(action.key, name, hands.clock.now(), None, proof)
+    proof, doubted = (None, found) if isinstance(found, tuple) else (found, ())
+    return Outcome(action.key, name, hands.clock.now(), None, proof, doubted)
 
 
 def _act_error(err: ReconcilerError) -> ActError:
@@ -106,7 +107,7 @@ def _lease(action: Action, hands: Hands) -> None:
         raise LeaseLost("LeaseLost", "the lease ran out before the act; it is decided anew")
 
 
-def _act(action: Action, hands: Hands) -> Known[SourceVm] | Absent | None:
+def _act(action: Action, hands: Hands) -> Known[SourceVm] | Absent | Doubts | None:
     sites = hands.sites
     match action:
         case EnsureNamespace():
@@ -131,7 +132,7 @@ def _act(action: Action, hands: Hands) -> Known[SourceVm] | Absent | None:
         case DropSnapshot():
             sites.source_at(action.site).drop_snapshot(action.vm, action.snapshot)
         case EnsureCopy():
-            _ensure_copy(action, sites)
+            return ensure_copy(action, sites)
         case PutMarks():
             for volume, mark in action.marks:
                 sites.target_at(action.site).put_mark(volume, mark, action.owner)
@@ -178,7 +179,7 @@ def _start_target(action: StartTarget, sites: Sites) -> None:
     volumes = tuple((uuid, target.read_volume(action.namespace, pvc)) for pvc, uuid in action.volumes)
     vm = target.read_vm(action.namespace, action.name)
     source = sites.source_at(action.source.provider).read_vm(action.source)
-    _ask(guards.may_start_target(source, action.source.uuid, action.epoch, vm, volumes, action.owner.source))
+    _ask(guards.may_start_target(source, action.source.uuid, action.epoch, action.number, vm, volumes, action.owner.source))
     target.request_power(action.namespace, action.name, Power.ON, action.owner)
 
 
@@ -188,45 +189,3 @@ def _drop_volumes(action: DropVolumes, sites: Sites) -> None:
         _ask(guards.may_delete_volume(target.read_volume(action.namespace, name)))
     for name in action.names:
         target.drop_volume(action.namespace, name, action.owner)
-
-
-def _ensure_copy(action: EnsureCopy, sites: Sites) -> None:
-    """Both sides are read directly once more: no other writer (safety 4), and disks that lie where the path was chosen for (safety 3)."""
-    target = sites.target_at(action.site)
-    volumes = tuple((pvc, target.read_volume(action.job.namespace, pvc)) for _, pvc, _ in action.job.volumes)
-    if (why := guards.may_copy(volumes)) is not None:
-        raise RetryableError("WriterNotFenced", f"{why}; the copy is not started beside it")
-    source = sites.source_at(action.source.provider)
-    seen = source.read_vm(action.source)
-    if isinstance(seen, Absent):
-        raise RetryableError("SourceGone", f"source VM {action.source} is not there right now")
-    if seen.value.power is not Power.OFF or seen.value.epoch != action.epoch:
-        raise RetryableError("SourceChanged", f"{action.source} is {seen.value.power.value} or ran since; it is looked at anew")
-    where = source.describe_copy(seen.value, tuple(DiskChoice(d.disk_uuid, d.path) for d in action.disks))
-    disks = tuple(
-        CopyDisk(
-            uuid=d.disk_uuid,
-            label=d.label,
-            reader=where.disks[d.disk_uuid][0],
-            url=where.disks[d.disk_uuid][1],
-            capacity_bytes=d.capacity_bytes,
-            target="",
-            block=d.block,
-            resume_bytes=d.resume_bytes,
-            compare=d.compare,
-        )
-        for d in action.disks
-    )
-    spec = CopySpec(
-        run=action.job.owner.migration,
-        vm=action.job.owner.vm,
-        round_key=action.job.round_key,
-        disks=disks,
-        tls=where.tls,
-        credentials_dir="",
-        verify=action.verify,
-        connections=where.connections,
-        request_bytes=where.request_bytes,
-        bandwidth_bytes_per_s=action.bandwidth_bytes_per_s,
-    )
-    target.ensure_copy(action.job, disks, where, spec)

@@ -35,7 +35,6 @@ def _reference(value: Any) -> bool:
 
 
 _NO_CONVERSION = "has no effect: guest conversion is not implemented"
-_WARM = "warm migration is not implemented; remedy: type: cold"
 _SHARED = Row(
     "migrate_shared_disks", "skipping shared disks is not implemented; remedy: take such VMs out of the plan", True, lambda v: v is False
 )
@@ -43,8 +42,6 @@ _RDM = Row("rdm_as_lun", "RDM disks as LUNs are not implemented; remedy: take su
 _RESERVATION = Row("scsi_reservation", "SCSI reservations are not implemented; remedy: take such VMs out of the plan", True)
 
 PLAN = (
-    Row("warm", _WARM, True),
-    Row("type", _WARM, True, lambda v: v == "warm"),
     Row("type", "live migration is not implemented; remedy: type: cold", True, lambda v: v == "live"),
     Row("type", "conversion without copying is not implemented; remedy: type: cold", True, lambda v: v == "conversion"),
     Row("transfer_network", "a transfer network is not implemented: copies would use the pod network; remedy: remove it", True, _reference),

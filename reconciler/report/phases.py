@@ -17,7 +17,7 @@ _TITLES = {
 
 def render() -> str:
     """A Markdown table, one row per step, in the order in which they must become true."""
-    rows = [f"| {_TITLES[m]} | {_steps(TABLES[(Mode.COLD, m)])} |" for m in _TITLES]
+    rows = [f"| {mode.value}, {_TITLES[m]} | {_steps(TABLES[(mode, m)])} |" for mode in Mode for m in _TITLES]
     rows.append(f"| failure or cancel before hand-over | {_steps(UNWIND)} |")
     return "\n".join(["| State | Steps; the first that is not true is done next |", "| --- | --- |", *rows]) + "\n"
 

@@ -39,13 +39,18 @@ _PHASES = {
     "Release": "tidying up",
     "Completed": "finishing",
     "Unwind": "giving back",
+    "EnableChangeTracking": "switching on change tracking",
+    "Precopy": "copying while the guest runs",
+    "Consolidate": "merging what our snapshot left",
+    "CopyFinalChanges": "copying what changed last",
     "StopWriters": "stopping the copy",
+    "RemoveSnapshots": "removing our snapshots",
     "DirtyMarks": "marking copies as stale",
     "PowerOnSource": "powering the source on again",
     "WatchGuest": "watching the guest after giving it back",
     "DeleteTarget": "deleting target disks",
 }
-_COPYING = frozenset({"CopyDisks"})
+_COPYING = frozenset({"CopyDisks", "Precopy", "CopyFinalChanges"})
 _DISK_STEPS = frozenset({"DiskTransfer", "Cutover", "DiskTransferV2v"})
 
 

@@ -97,6 +97,8 @@ def mark_to_text(mark: Mark) -> str:
             "epoch": mark.epoch,
             "changeId": mark.change_id,
             "state": mark.state.value,
+            "provenBytes": mark.proven_bytes,
+            "target": mark.target,
         },
         sort_keys=True,
     )
@@ -116,6 +118,8 @@ def mark_from_text(text: str | None) -> Mark | None:
             epoch=str(raw["epoch"]),
             change_id=None if change_id is None else str(change_id),
             state=MarkState(raw["state"]),
+            proven_bytes=None if raw["provenBytes"] is None else int(raw["provenBytes"]),
+            target=str(raw["target"]),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -424,7 +424,7 @@ class LiveLand(Toyland):
         volumes = tuple((uuid, self._read_volume(pvc)) for pvc, uuid in action.volumes)
         source = self._direct(action.source.uuid)
         vm = self._read_vm(action.name)
-        self._ask(guards.may_start_target(source, action.source.uuid, action.epoch, vm, volumes, action.owner.source))
+        self._ask(guards.may_start_target(source, action.source.uuid, action.epoch, action.number, vm, volumes, action.owner.source))
         assert isinstance(source, Known) and source.value.power is Power.OFF, "both on by us"
         assert {d.uuid for d in source.value.disks} == {u for _, u in action.volumes}, "started without all disks"
         if self.targets[action.name].power is Power.ON:
@@ -438,6 +438,7 @@ class LiveLand(Toyland):
             power=Power.ON,
             ready=True,
             run_strategy="Always",
+            generation=self.targets[action.name].generation + 1,
             milestone=action.owner.milestone,
             commit=action.owner.commit,
         )
@@ -492,10 +493,14 @@ class LiveLand(Toyland):
     def person_starts(self, name: str) -> None:
         """The guest writes to its disks, whatever is on them."""
         vm = self.targets[name]
-        self.targets[name] = replace(vm, power=Power.ON, run_strategy="Always", ready=True)
+        self.targets[name] = replace(vm, power=Power.ON, run_strategy="Always", ready=True, generation=vm.generation + 1)
         for volume in self.volumes.values():
             if volume.key.startswith(vm.source.rpartition("/")[2] + "/") and name not in self.started:
                 self.content[volume.uid] = [-1, -1]
+
+    def person_stops(self, name: str) -> None:
+        vm = self.targets[name]
+        self.targets[name] = replace(vm, power=Power.OFF, run_strategy="Halted", ready=False, generation=vm.generation + 1)
 
     def back_up(self) -> None:
         self.backups.append({n: copy(getattr(self, n)) for n in ("volumes", "jobs", "targets", "binders")})

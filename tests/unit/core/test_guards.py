@@ -19,7 +19,7 @@ WRITER = Writer("pod", "Running", False, True, "importer")
 
 
 def start(source: object = Known(SOURCE), vm: object = Known(VM), pvc: object = Known(PVC)) -> str | None:
-    return guards.may_start_target(source, SOURCE.uuid, "e1", vm, (("disk-web-0", pvc),), f"vc/{SOURCE.uuid}")  # type: ignore[arg-type]
+    return guards.may_start_target(source, SOURCE.uuid, "e1", 1, vm, (("disk-web-0", pvc),), f"vc/{SOURCE.uuid}")  # type: ignore[arg-type]
 
 
 def test_the_right_world_starts_the_target() -> None:

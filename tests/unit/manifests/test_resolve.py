@@ -247,8 +247,6 @@ def asked(items: tuple[Unsupported, ...]) -> dict[str, bool]:
 @pytest.mark.parametrize(
     ("line", "field", "blocking"),
     [
-        ("type: warm", "spec.type", True),
-        ("warm: true", "spec.warm", True),
         ("type: live", "spec.type", True),
         ("type: conversion", "spec.type", True),
         ("transferNetwork: {name: n, namespace: x}", "spec.transferNetwork", True),

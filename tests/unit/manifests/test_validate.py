@@ -86,11 +86,11 @@ def test_control_characters_do_not_reach_the_terminal(tree: Path, capsys: pytest
 
 
 def test_warnings_do_not_fail(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tree / "plans" / "a,b.yaml").write_text(plan("type: warm\ntagMapping: {}\nvms: [{name: a}]\n"))
+    (tree / "plans" / "a,b.yaml").write_text(plan("type: live\ntagMapping: {}\nvms: [{name: a}]\n"))
     assert run(tree, "text", False) == 0
     out = capsys.readouterr().out
     assert (
-        ":15:3: warning: Plan openshift-mtv/wave spec.type: warm migration is not implemented; remedy: type: cold (the plan will not run)"
+        ":15:3: warning: Plan openshift-mtv/wave spec.type: live migration is not implemented; remedy: type: cold (the plan will not run)"
         in out
     )
     assert out.endswith("0 errors, 2 warnings\n")

@@ -1,0 +1,103 @@
+"""Asking for an importer Job: both sides read directly once more, what changed since the round before, and the worker's spec.
+
+What it is: the one act with more to it than a call. What it is not: a decision, or a byte of a disk; only lists of areas pass here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reconciler.core import guards, ranges
+from reconciler.core.actions import CopyDiskWish, EnsureCopy
+from reconciler.core.copyspec import RANGE_GAP_BYTES, RANGES_OF_A_JOB, CopyDisk, CopySpec
+from reconciler.core.inventory import SourceVm
+from reconciler.core.model import Absent, Power
+from reconciler.engine.sites import Sites
+from reconciler.errors import RetryableError, TerminalError
+from reconciler.ports import CopySource, DiskChoice, SourceDriver
+
+Doubts = tuple[tuple[str, str], ...]
+
+
+def ensure_copy(action: EnsureCopy, sites: Sites) -> Doubts:
+    """No other writer (safety 4), and disks that lie where the path was chosen for (safety 3). Nothing is started when a change id is
+    in doubt; then that is the answer: disk uuid and reason."""
+    target = sites.target_at(action.site)
+    volumes = tuple((pvc, target.read_volume(action.job.namespace, pvc)) for _, pvc, _ in action.job.volumes)
+    if (why := guards.may_copy(volumes)) is not None:
+        raise RetryableError("WriterNotFenced", f"{why}; the copy is not started beside it")
+    source = sites.source_at(action.source.provider)
+    seen = source.read_vm(action.source)
+    if isinstance(seen, Absent):
+        raise RetryableError("SourceGone", f"source VM {action.source} is not there right now")
+    _check(action, seen.value)
+    changes, doubts = _changes(action, source)
+    if doubts:
+        return doubts
+    where = source.describe_copy(seen.value, tuple(DiskChoice(d.disk_uuid, d.path) for d in action.disks), action.at)
+    disks = tuple(_disk(d, where, changes.get(d.disk_uuid)) for d in action.disks)
+    target.ensure_copy(action.job, disks, where, _spec(action, where, disks))
+    return ()
+
+
+def _check(action: EnsureCopy, vm: SourceVm) -> None:
+    if action.at is not None:
+        if not any(s.id == action.at for s in vm.snapshots):
+            raise RetryableError("SnapshotGone", f"snapshot {action.at} of {action.source} is not there any more; it is looked at anew")
+    elif vm.power is not Power.OFF or vm.epoch != action.epoch:
+        raise RetryableError("SourceChanged", f"{action.source} is {vm.power.value} or ran since; it is looked at anew")
+
+
+def _changes(action: EnsureCopy, source: SourceDriver) -> tuple[dict[str, tuple[ranges.Range, ...]], Doubts]:
+    """For each disk with something proven: what changed since, and all behind what was proven. Bounded, so that a Secret can carry it."""
+    found: dict[str, list[ranges.Range]] = {}
+    doubts: list[tuple[str, str]] = []
+    for disk in action.disks:
+        if disk.since is None:
+            continue
+        try:
+            changed = source.read_changes(action.source, disk.disk_uuid, action.at, disk.since)
+        except TerminalError as err:
+            if err.reason != "ChangeIdLost":
+                raise
+            doubts.append((disk.disk_uuid, err.message))
+            continue
+        found[disk.disk_uuid] = _with_rest(disk, changed)
+    bounded = ranges.limit(list(found.values()), RANGES_OF_A_JOB, RANGE_GAP_BYTES)
+    return {uuid: tuple(some) for uuid, some in zip(found, bounded, strict=True)}, tuple(doubts)
+
+
+def _with_rest(disk: CopyDiskWish, changed: Sequence[ranges.Range]) -> list[ranges.Range]:
+    rest = disk.capacity_bytes - disk.rest_from
+    return ranges.merge([*changed, (disk.rest_from, rest)] if rest > 0 else changed)
+
+
+def _disk(wish: CopyDiskWish, where: CopySource, changed: tuple[ranges.Range, ...] | None) -> CopyDisk:
+    reader, url = where.disks[wish.disk_uuid]
+    return CopyDisk(
+        uuid=wish.disk_uuid,
+        label=wish.label,
+        reader=reader,
+        url=url,
+        capacity_bytes=wish.capacity_bytes,
+        target="",
+        block=wish.block,
+        resume_bytes=wish.resume_bytes,
+        compare=wish.compare,
+        ranges=changed,
+    )
+
+
+def _spec(action: EnsureCopy, where: CopySource, disks: tuple[CopyDisk, ...]) -> CopySpec:
+    return CopySpec(
+        run=action.job.owner.migration,
+        vm=action.job.owner.vm,
+        round_key=action.job.round_key,
+        disks=disks,
+        tls=where.tls,
+        credentials_dir="",
+        verify=action.verify,
+        connections=where.connections,
+        request_bytes=where.request_bytes,
+        bandwidth_bytes_per_s=action.bandwidth_bytes_per_s,
+    )
