@@ -19,6 +19,7 @@ from reconciler.errors import RetryableError, TerminalError
 from reconciler.lab.machines import Vm
 from reconciler.lab.tls import LabCa
 from reconciler.lab.vcenter.events import Events
+from reconciler.lab.vcenter.properties import NO_SESSION_MISSING, UNSET_ASSIGNED
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.ports import DiskChoice, SourceDriver
@@ -390,3 +391,30 @@ def test_a_path_that_this_driver_has_not_is_refused(site: Site) -> None:
     vm = known(site.driver.read_vm(site.vm))
     with pytest.raises(TerminalError, match="NotSupported"):
         site.driver.describe_copy(vm, [DiskChoice(vm.disks[0].uuid, "export")])
+
+
+# ---- ways of vcsim, which the lab learned from it (tests/e2e/test_vcsim.py) ----
+
+
+def test_properties_of_a_new_object_that_are_assigned_no_value_have_none(site: Site, vcenter: VCenter) -> None:
+    """vcsim says so of every unset property, where a vCenter leaves them out."""
+    vcenter.reader.oddities.add(UNSET_ASSIGNED)
+    for _ in range(3):
+        assert_is_world(site, site.driver.read_inventory())
+    added = site.world.add_vm("added-later", site.machine.host)
+    assert_is_world(site, site.driver.read_inventory())
+    assert known(site.driver.read_vm(site.ref(added))).name == "added-later"
+
+
+def test_a_read_that_is_answered_without_a_session_is_asked_again_after_a_login(site: Site, vcenter: VCenter) -> None:
+    """Taken at its word, a VM all of whose properties are missing would be one that the account may not read."""
+    vcenter.reader.oddities.add(NO_SESSION_MISSING)
+    before = known(site.driver.read_vm(site.vm))
+    site.faults.script("")
+    site.expire_sessions()
+    assert known(site.driver.read_vm(site.vm)) == before
+    site.expire_sessions()
+    site.driver.request_power(site.vm, PowerRequest.OFF)
+    assert sum(map(site.is_login, site.faults.seen)) == 2
+    site.advance(5)
+    assert known(site.driver.read_vm(site.vm)).power is Power.OFF

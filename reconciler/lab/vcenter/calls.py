@@ -14,7 +14,8 @@ from reconciler.lab.vcenter import events, faults, soap
 from reconciler.lab.vcenter.collector import Collector
 from reconciler.lab.vcenter.conversations import Conversations
 from reconciler.lab.vcenter.inventory import MINE, ROOT, Node
-from reconciler.lab.vcenter.parts import Parts, Xml
+from reconciler.lab.vcenter.parts import Parts, Xml, wrap
+from reconciler.lab.vcenter.properties import NO_SESSION_MISSING
 from reconciler.lab.vcenter.sessions import Session
 from reconciler.lab.vcenter.vmomi import support, vim, vmodl
 
@@ -52,6 +53,8 @@ class Calls:
         if session is None:
             if call.method in ("RetrieveProperties", "RetrievePropertiesEx") and _is_anonymous(call):
                 return self._read_anonymous(call)
+            if call.method == "RetrievePropertiesEx" and NO_SESSION_MISSING in self._p.reader.oddities:
+                return wrap(self._p.reader.without_session(call.args["specSet"], call.version))
             raise faults.not_authenticated()
         if call.method in self._p.acts.methods:
             vm = self._p.inventory.vm(call.this._moId)

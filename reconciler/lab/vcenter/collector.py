@@ -13,7 +13,7 @@ from typing import Any
 
 from reconciler.lab.vcenter import faults, soap
 from reconciler.lab.vcenter.inventory import Node
-from reconciler.lab.vcenter.properties import Reader, Rendered
+from reconciler.lab.vcenter.properties import UNSET_ASSIGNED, Reader, Rendered
 from reconciler.lab.vcenter.sessions import Session
 from reconciler.lab.vcenter.vmomi import support, vmodl
 from reconciler.lab.world import World
@@ -156,7 +156,8 @@ class Updates:
             if known is not None and known[0] == node.revision:
                 continue
             now = self._reader.render(node, paths, version)
-            update = _update(node, known[1] if known else None, now)
+            unset = paths if known is None and UNSET_ASSIGNED in self._reader.oddities else ()
+            update = _update(node, known[1] if known else None, now, unset)
             if update:
                 if len(parts) >= limit:
                     return state, parts, True
@@ -169,12 +170,12 @@ class Updates:
         return state, parts, False
 
 
-def _update(node: Node, before: Rendered | None, now: Rendered) -> str:
+def _update(node: Node, before: Rendered | None, now: Rendered, unset: Paths) -> str:
     """One ObjectUpdate; "" when no value differs. A value that became unset is an assignment without `val`."""
     old = dict(before.values) if before else {}
     new = dict(now.values)
     changes = [(path, val) for path, val in now.values if old.get(path) != val]
-    changes += [(path, "") for path in old if path not in new]
+    changes += [(path, "") for path in (*old, *unset) if path not in new]
     if before is not None and not changes:
         return ""
     ref = soap.render(node.ref, "obj", support.ManagedObject, soap.version_of(""))
