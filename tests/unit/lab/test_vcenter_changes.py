@@ -363,5 +363,7 @@ def test_the_property_collector_shows_snapshots(warm: Warm) -> None:
     assert (backing.fileName, backing.parent) == ("[ds-fast] vm-0/vm-0.vmdk", None)
     upper = disk_of(below.config)
     assert (upper.fileName, upper.parent.fileName) == ("[ds-fast] vm-0/vm-0-000001.vmdk", "[ds-fast] vm-0/vm-0.vmdk")
+    assert int(upper.changeId.rpartition("/")[2]) == int(backing.changeId.rpartition("/")[2]) + 1
     warm.remove(snapshot)
     assert disk_of(below.config).fileName == "[ds-fast] vm-0/vm-0.vmdk"
+    assert disk_of(below.config).changeId == upper.changeId

@@ -219,8 +219,9 @@ def test_a_stream_breaks_off_by_fault_and_when_its_lease_ends(site: Site) -> Non
         url = ready(site, lease).deviceUrl[1].url
         nfc = lambda label: label.startswith("GET /nfc/")  # noqa: E731
         site.vcenter.faults.script("TLB", nfc)
-        with pytest.raises(http.client.IncompleteRead):
+        with pytest.raises(http.client.IncompleteRead) as cut:
             get(site, url)
+        assert 65536 < len(cut.value.partial) < 3 * 65536  # head and one grain
         with pytest.raises(http.client.RemoteDisconnected):
             get(site, url)
         assert get(site, url)[0].status == 503
