@@ -55,12 +55,13 @@ class Soap:
 class Vcsim:
     """The process. It ends when its standard input does, so it cannot outlive a killed test."""
 
-    def __init__(self, program: Path, folder: Path, pki: Path, user: str, password: str, machines: int) -> None:
+    def __init__(self, program: Path, folder: Path, pki: Path, user: str, password: str, machines: int, *, esxi: bool = False) -> None:
         secret = folder / "password"
         secret.touch(mode=0o600)
         secret.write_text(password)
         flags = {"cert": pki / "vcsim.crt", "key": pki / "vcsim.key", "user": user, "password-file": secret, "vms": machines}
-        command = [str(program), *(f"-{name}={value}" for name, value in flags.items())]
+        switches = ["-esxi"] if esxi else []
+        command = [str(program), *switches, *(f"-{name}={value}" for name, value in flags.items())]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -59,13 +59,15 @@ def read_epoch(content: Any, vm: Any, change_version: str) -> str:
 
 
 def read_host_epoch(content: Any, vm: Any, change_version: str) -> str:
-    """As `read_epoch`, of a VM on an ESXi host that is its own provider. Errors: RetryableError EpochUnknown."""
+    """As `read_epoch`, of a VM on an ESXi host that is its own provider. Errors: RetryableError EpochUnknown, when it keeps no history."""
     if not change_version:
         raise RetryableError("EpochUnknown", f"the host does not tell {CHANGE_VERSION} of VM {moid(vm)}; check the account's rights")
     try:
         events = content.eventManager.QueryEvents(_writing_events(vm, None)) or []
-    except (vmodl.fault.NotSupported, vmodl.fault.InvalidArgument):  # an agent without that filter: changeVersion stands alone
-        events = []
+    except (vmodl.fault.NotSupported, vmodl.fault.NotImplemented) as err:
+        raise RetryableError(
+            "EpochUnknown", f"the host keeps no events of VM {moid(vm)}, so nothing proves who ran it; use its vCenter"
+        ) from err
     newest = max(events, key=lambda event: (event.createdTime, event.key), default=None)
     return f"host:{change_version}" + (f":{newest.key}@{newest.createdTime.isoformat()}" if newest is not None else "")
 

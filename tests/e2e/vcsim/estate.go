@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/vmware/govmomi"
 	"github.com/vmware/govmomi/event"
@@ -229,6 +230,33 @@ func (e *estate) clone(vm *object.VirtualMachine, name string) (any, error) {
 		return nil, err
 	}
 	return info.Result.(types.ManagedObjectReference).Value, nil
+}
+
+// grow clones one machine until there are that many.
+func (e *estate) grow(count int) error {
+	var machines []mo.VirtualMachine
+	if err := e.retrieve("VirtualMachine", &machines, "name"); err != nil {
+		return err
+	}
+	last := object.NewVirtualMachine(e.client.Client, machines[len(machines)-1].Self)
+	numbers, failed := make(chan int), make(chan error, count)
+	var group sync.WaitGroup
+	for range 32 {
+		group.Go(func() {
+			for number := range numbers {
+				if _, err := e.clone(last, fmt.Sprintf("clone-%05d", number)); err != nil {
+					failed <- err
+				}
+			}
+		})
+	}
+	for number := len(machines); number < count; number++ {
+		numbers <- number
+	}
+	close(numbers)
+	group.Wait()
+	close(failed)
+	return <-failed
 }
 
 // expire ends every session but this one, as an administrator may.

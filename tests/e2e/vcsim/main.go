@@ -21,7 +21,7 @@ import (
 func main() {
 	cert, key := flag.String("cert", "", "PEM file"), flag.String("key", "", "PEM file")
 	user, password := flag.String("user", "", ""), flag.String("password-file", "", "")
-	count := flag.Int("vms", 7, "machines")
+	count, esxi := flag.Int("vms", 7, "machines"), flag.Bool("esxi", false, "one ESXi host instead of a vCenter")
 	flag.Parse()
 	secret, err := os.ReadFile(*password)
 	must(err)
@@ -29,7 +29,11 @@ func main() {
 	must(err)
 
 	model := simulator.VPX()
-	model.Machine = *count / 2 // per pool; there is one for the cluster and one for the single host
+	model.Machine = min(*count, modelled) / 2 // per pool; there is one for the cluster and one for the single host
+	if *esxi {
+		model = simulator.ESX()
+		model.Machine = *count
+	}
 	must(model.Create())
 	withoutOddities(model)
 	model.Service.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
@@ -45,11 +49,15 @@ func main() {
 	must(err)
 	estate := &estate{ctx: ctx, client: client, model: model}
 	must(estate.equip())
+	must(estate.grow(*count))
 	go func() { must(http.Serve(door, estate)) }()
 
 	must(json.NewEncoder(os.Stdout).Encode(map[string]string{"url": "https://" + address.Host + "/sdk", "door": "http://" + door.Addr().String()}))
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
 }
+
+// modelled machines are made one by one by vcsim, which looks for the end of a task each 20 ms; beyond that many we clone, side by side.
+const modelled = 100
 
 func must(err error) {
 	if err != nil {
