@@ -123,6 +123,7 @@ class Mark:
 
     `epoch` is the source epoch at which the bytes were true (safety 1). `change_id` is set in warm runs only: what was written since then
     can be asked for. `proven_bytes`: only [0, proven_bytes) is as of `change_id` (an interrupted first copy); None: the whole disk.
+    `target`: View.reserved when it was made; with another one a guest may have run on this disk since, so the mark counts no more.
     """
 
     disk_uuid: str
@@ -132,6 +133,7 @@ class Mark:
     change_id: str | None
     state: MarkState
     proven_bytes: int | None = None
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)

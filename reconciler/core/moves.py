@@ -14,6 +14,7 @@ from reconciler.core import datapath
 from reconciler.core.actions import (
     Action,
     DropBinder,
+    DropCopy,
     PutMarks,
 )
 from reconciler.core.inventory import SourceVm
@@ -178,17 +179,29 @@ def dirty_marks(v: View) -> Move:
 
 
 def target_still(v: View) -> bool:
+    """No guest runs on the disks: not the reserved VM, and no other VMI (safety 7)."""
     vm = v.our_target_vm
-    return vm is None or vm.power is Power.OFF
+    return (vm is None or vm.power is Power.OFF) and not _guests(v)
+
+
+def _guests(v: View) -> tuple[str, ...]:
+    return tuple(f"pod {w.pod} on PVC {x.name}" for _, x in v.volumes for w in x.writers if w.role == "vmi" and not w.fenced)
 
 
 def target_runs(v: View) -> Move:
     """Somebody started the reserved VM before it was handed over: it has written to its disks, so no mark on them is true any more."""
     f = v.frozen
+    for job in v.jobs:
+        if not job.deleting:
+            act = DropCopy(v.key, f.destination, job.namespace, job.name, v.owner)
+            return Do(act, "the copy is stopped: a guest runs on the target disks", attempt=job.attempt + 1)
     if any(x.mark is not None or x.watermark is not None for _, x in v.volumes):
         return dirty_marks(v)
+    guests = "; ".join(_guests(v))
+    which = f" ({guests})" if guests else ""
     return Hold(
         "TargetRunning",
         "PoweredOn",
-        f"VirtualMachine {f.namespace}/{f.name} runs, but was not handed over: somebody started it. Stop it, and its disks are copied anew",
+        f"a guest runs on the disks of VirtualMachine {f.namespace}/{f.name}{which}, which was not handed over: somebody started it. "
+        "Stop it, and the disks are copied anew",
     )

@@ -206,10 +206,8 @@ class View:
     def _believed(self, volume: Volume) -> Volume:
         """No proof of a time before the reserved VM was changed: unproven means dirty. Behind hand-over the disks are the target's own."""
         mark = volume.mark
-        if mark is None:
+        if mark is None or mark.target == self.reserved or self.record.milestone.order >= Milestone.HANDED_OVER.order:
             return volume
-        if mark.target == self.reserved or self.record.milestone.order >= Milestone.HANDED_OVER.order:
-            return replace(volume, mark=replace(mark, target=""))
         return replace(volume, mark=None, watermark=None)
 
     @property
@@ -268,7 +266,7 @@ class View:
         if volume is None or volume.mark is None or (self.mode is Mode.WARM and self.round is None):
             return False
         mark = volume.mark if self.mode is Mode.COLD else replace(volume.mark, change_id=None)
-        return mark == Mark(disk.uuid, volume.uid, self.number, self.epoch, None, MarkState.CLEAN)
+        return mark == Mark(disk.uuid, volume.uid, self.number, self.epoch, None, MarkState.CLEAN, target=mark.target)
 
     @property
     def all_marked(self) -> bool:

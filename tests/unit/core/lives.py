@@ -11,6 +11,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 from reconciler.core import guards
 from reconciler.core.actions import (
@@ -578,10 +579,13 @@ class LiveLand(Toyland):
         if have == [-1, -1]:
             return  # somebody started the target early: its marks are made dirty as soon as that is seen
         mark, low = volume.mark, volume.watermark
-        if mark is not None and (mark.volume_uid, mark.epoch) == (volume.uid, vm.epoch):
+        # Proofs of a time before the reserved VM was changed are none, though they stand there until they are written anew.
+        now = {f"{t.uid}/{t.generation}" for t in self.targets.values() if t.source.endswith(f"/{vm.uuid}")} or {""}
+        if mark is not None and mark.target in now and (mark.volume_uid, mark.epoch) == (volume.uid, vm.epoch):
             assert vm.power is Power.OFF, f"a final mark on {volume.name} while the source runs"
             assert have == [want, want], f"the mark of {volume.name} is ahead of its bytes"
-        if low is not None and low.round_key.split(":", 1)[1].rsplit(":", 1)[0] == vm.epoch:
+        hashes = {sha256(one.encode()).hexdigest()[:8] for one in now}
+        if low is not None and low.round_key.rpartition(".")[2] in hashes and low.round_key.split(":", 1)[1].rsplit(":", 1)[0] == vm.epoch:
             halves = low.proven_bytes * 2 // capacity
             assert have[:halves] == [want] * halves, f"the watermark of {volume.name} is ahead of its bytes"
 

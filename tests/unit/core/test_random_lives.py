@@ -243,8 +243,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: any(t.power is Power.ON and t.ours for t in self.land.targets.values()))
     @rule()
     def stop_our_vm(self) -> None:
-        name, vm = next((n, t) for n, t in self.land.targets.items() if t.power is Power.ON and t.ours)
-        self.land.targets[name] = replace(vm, power=Power.OFF, run_strategy="Halted", ready=False)
+        self.land.person_stops(next(n for n, t in self.land.targets.items() if t.power is Power.ON and t.ours))
 
     @precondition(lambda self: any(t.power is Power.OFF and t.ours for t in self.land.targets.values()))
     @rule(in_between=st.booleans())

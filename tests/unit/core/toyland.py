@@ -283,6 +283,7 @@ class Toyland:
                     Power.OFF,
                     False,
                     "",
+                    generation=1,
                 )
             case PowerSource():
                 self._power(action)
@@ -300,7 +301,9 @@ class Toyland:
             case DropCopy():
                 self.jobs.pop(action.name, None)
             case StartTarget():
-                self.targets[action.name] = replace(self.targets[action.name], power=Power.ON, ready=True, run_strategy="Always")
+                self.targets[action.name] = replace(
+                    self.targets[action.name], power=Power.ON, ready=True, run_strategy="Always", generation=2
+                )
             case ReleaseVolumes():
                 for volume in action.volumes:
                     self.volumes[volume.name] = replace(self.volumes[volume.name], owners=frozenset({action.vm.uid}))
