@@ -105,7 +105,12 @@ def _disk_document(fact: DiskFacts, disk: SourceDisk, extra: Mapping[str, str]) 
 
 
 def _tracking(fact: DiskFacts, extra: Mapping[str, str]) -> bool:
-    return extra.get(f"{fact.bus}{fact.bus_number}:{fact.unit}.ctkenabled", "").lower() == "true"
+    return extra.get(tracking_key(fact).lower(), "").lower() == "true"
+
+
+def tracking_key(fact: DiskFacts) -> str:
+    """Of the setting in extraConfig that says whether this disk's changes are tracked, once the VM's are."""
+    return f"{fact.bus}{fact.bus_number}:{fact.unit}.ctkEnabled"
 
 
 def _nic(card: CardFacts, places: Places) -> SourceNic:
