@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from reconciler.core.copyspec import CopyDisk, CopyResult, CopySpec, DiskProgress, Reader, TlsSpec
+from reconciler.core.copyspec import CopyDisk, CopyResult, CopySpec, DiskProgress, ExportSpec, Reader, TlsSpec
 from reconciler.core.inventory import Inventory, SiteInfo, SourceVm
 from reconciler.core.model import Absent, Known, Mark, Power, PowerRequest, Secret, VmRef, Watermark
 from reconciler.core.target import BinderSpec, CopyJob, Owner, TargetInventory, TargetVm, TargetVmSpec, Volume, VolumeSpec
@@ -61,6 +61,7 @@ class CopySource:
     credentials: Mapping[str, Secret]
     connections: int
     request_bytes: int
+    export: ExportSpec | None = None  # goes into CopySpec.export; the reader of its disks is VMDK_STREAM, their url is ""
 
 
 class SourceDriver(Protocol):
@@ -209,6 +210,36 @@ class DiskReader(Protocol):
         ...
 
     def clone(self) -> DiskReader: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedDisk:
+    """Where a leased disk streams, and how that host is trusted. The URL is a ticket: never shown."""
+
+    url: str
+    tls: TlsSpec
+
+
+class SourceLease(Protocol):
+    """What the copy pod itself opens at the source for as long as it reads. One thread at a time."""
+
+    @property
+    def heard_every_s(self) -> float:
+        """How often `progress` must be called; known once it is open."""
+        ...
+
+    def open(self) -> Mapping[str, LeasedDisk]:
+        """By disk uuid. Waits until it is ready."""
+        ...
+
+    def progress(self, percent: int) -> None: ...
+    def complete(self) -> None: ...
+
+    def abort(self) -> None:
+        """Never raises, and does nothing where there is nothing to end."""
+        ...
+
     def close(self) -> None: ...
 
 

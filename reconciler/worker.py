@@ -1,6 +1,7 @@
 """Composition root of the copy pod: a spec becomes readers and writers, and they run until done, failed or told to end.
 
-What it is: the only place that knows all transports. What it is not: the mover, and nothing here speaks to a cluster or to git.
+What it is: the order of a copy's parts, its end and exit code. What it is not: the mover or the transports (transports.py), and nothing
+here speaks to a cluster or to git.
 Where it stands: commands/worker.py calls `run`; the reconciler reads our lines from the pod's log and the termination message.
 Starts in a tenth of a second: no SDK, no pydantic.
 """
@@ -17,24 +18,17 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from reconciler.clock import SystemClock
-from reconciler.core.copyspec import EXIT_AGAIN, EXIT_DONE, EXIT_WRONG, CopyDisk, CopyResult, CopySpec, Reader
-from reconciler.errors import ReconcilerError, RetryableError, UserError
+from reconciler.core.copyspec import EXIT_AGAIN, EXIT_DONE, EXIT_WRONG, CopyDisk, CopyResult, CopySpec
+from reconciler.errors import ReconcilerError, RetryableError
 from reconciler.mover.copy import DiskCopy, Job, run_flusher
-from reconciler.mover.intake import Intake, RangeIntake, StreamIntake
 from reconciler.mover.local import open_target
 from reconciler.mover.pool import Pool, Stop
 from reconciler.mover.report import Reporter
 from reconciler.mover.throttle import Throttle
+from reconciler.transports import Transports
 from reconciler.wire.auth import FileAuth
-from reconciler.wire.export import HttpVmdkStream
-from reconciler.wire.http import HttpRangeReader
-from reconciler.wire.nbd import NbdReader
-
-if TYPE_CHECKING:
-    from reconciler.ports import Clock
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +74,8 @@ def run(spec: CopySpec) -> int:
     with _sigterm(stop), ExitStack() as stack:
         try:
             job = Job(clock, stop, Throttle(spec.bandwidth_bytes_per_s, clock), _request_bytes(spec), spec.verify)
-            bells = [threading.Event() for _ in range(min(_FLUSHERS, len(spec.disks)))]
-            for at, disk in enumerate(spec.disks):
-                copies.append(_open(disk, spec, auth, job, bells[at % len(bells)]))
-                stack.callback(copies[-1].close)
-            _run_phase(_copy_pool(copies, job, bells, spec.connections), copies, stop, reporter)
-            if not stop.requested:
-                _check_source(copies, job, spec.connections, reporter)
+            with Transports(spec, auth, clock, stop, partial(_percent, copies)) as transports:
+                _copy(spec, transports, job, copies, stack, reporter)
         except Exception as err:  # the process's boundary: every end has a result line and an exit code
             stop.request(err)
         error = stop.error
@@ -96,8 +85,23 @@ def run(spec: CopySpec) -> int:
         return _exit_code(error)
 
 
-def _open(disk: CopyDisk, spec: CopySpec, auth: FileAuth, job: Job, bell: threading.Event) -> DiskCopy:
-    intake = _intake(disk, spec, auth, job.clock)
+def _copy(spec: CopySpec, transports: Transports, job: Job, copies: list[DiskCopy], stack: ExitStack, reporter: Reporter) -> None:
+    bells = [threading.Event() for _ in range(min(_FLUSHERS, len(spec.disks)))]
+    for at, disk in enumerate(spec.disks):
+        copies.append(_open(disk, transports, job, bells[at % len(bells)]))
+        stack.callback(copies[-1].close)
+    _run_phase(_copy_pool(copies, job, bells, spec.connections), copies, job.stop, reporter)
+    if not job.stop.requested:
+        _check_source(copies, job, spec.connections, reporter)
+
+
+def _percent(copies: Sequence[DiskCopy]) -> int:
+    total = sum(copy.ledger.total for copy in copies)
+    return sum(copy.ledger.done for copy in copies) * 100 // total if total else 0
+
+
+def _open(disk: CopyDisk, transports: Transports, job: Job, bell: threading.Event) -> DiskCopy:
+    intake = transports.intake(disk)
     with ExitStack() as opened:
         opened.callback(intake.close)
         writer = open_target(Path(disk.target), disk.capacity_bytes, block=disk.block, proven_bytes=disk.kept_bytes)
@@ -105,18 +109,6 @@ def _open(disk: CopyDisk, spec: CopySpec, auth: FileAuth, job: Job, bell: thread
         copy = DiskCopy(disk, intake, writer, job, bell)
         opened.pop_all()
     return copy
-
-
-def _intake(disk: CopyDisk, spec: CopySpec, auth: FileAuth, clock: Clock) -> Intake:
-    if disk.reader is Reader.HTTP_RANGE:
-        return RangeIntake(HttpRangeReader.open(disk.url, disk.capacity_bytes, spec.tls, auth, clock))
-    if disk.reader is Reader.VMDK_STREAM:
-        return StreamIntake(HttpVmdkStream.open(disk.url, disk.capacity_bytes, spec.tls, auth, disk.label))
-    if disk.reader is Reader.NBD:
-        return RangeIntake(NbdReader.open(disk.url, disk.capacity_bytes, clock))
-    raise UserError(
-        "ReaderUnknown", f"{disk.label}: this worker has no reader {disk.reader.value!r}; use the image of the reconciler's version"
-    )
 
 
 def _request_bytes(spec: CopySpec) -> int:

@@ -82,6 +82,23 @@ class CopyDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportSpec:
+    """A lease on a VM or one of its snapshots that the worker opens, keeps alive and ends. It gives the disks in `devices` their URLs.
+
+    devices:  (disk uuid, key of the virtual device), one for each disk of the spec.
+    """
+
+    url: str  # of the vCenter or ESXi host, https://host/sdk; trusted as the spec's `tls` says
+    esxi: bool
+    site_uuid: str
+    vm: str  # managed object ids
+    vm_uuid: str  # instanceUuid, checked before the lease is asked for
+    name: str
+    snapshot: str | None  # None: the VM itself, powered off
+    devices: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CopySpec:
     run: str
     vm: str
@@ -94,6 +111,7 @@ class CopySpec:
     request_bytes: int = 1 << 20
     bandwidth_bytes_per_s: int | None = None  # of the whole Job
     termination_file: str = "/dev/termination-log"
+    export: ExportSpec | None = None
 
     def to_json(self) -> str:
         raw = asdict(replace(self, disks=tuple(replace(d, ranges=None) for d in self.disks)))
@@ -110,7 +128,8 @@ class CopySpec:
         try:
             disks = tuple(_disk(d) for d in raw.pop("disks"))
             tls = TlsSpec(**raw.pop("tls"))
-            return cls(**{**raw, "disks": disks, "tls": tls, "verify": Verify(raw["verify"])})
+            export = _export(raw.pop("export", None))
+            return cls(**{**raw, "disks": disks, "tls": tls, "verify": Verify(raw["verify"]), "export": export})
         except (TypeError, KeyError) as err:
             raise ValueError(f"copy spec: {err}") from err
 
@@ -125,6 +144,10 @@ def _disk(raw: dict[str, Any]) -> CopyDisk:
             "check": None if check is None else (int(check[0]), int(check[1])),
         }
     )
+
+
+def _export(raw: dict[str, Any] | None) -> ExportSpec | None:
+    return None if raw is None else ExportSpec(**{**raw, "devices": tuple((str(uuid), int(key)) for uuid, key in raw["devices"])})
 
 
 @dataclass(frozen=True, slots=True)

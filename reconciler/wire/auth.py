@@ -17,7 +17,8 @@ class FileAuth:
     """A cookie goes first. With user and password, a cookie that the server hands out is used from then on: vCenter opens a new session
     for each basic login, and has a limit of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
+        """None: nothing to show."""
         self._folder = folder
         self._lock = threading.Lock()
         self._generation = 0
@@ -63,6 +64,8 @@ class FileAuth:
         self._basic = Secret(base64.b64encode(f"{user}:{password}".encode()).decode()) if user and password is not None else None
 
     def _read(self, name: str) -> str | None:
+        if self._folder is None:
+            return None
         try:
             return (self._folder / name).read_text().rstrip("\r\n")
         except FileNotFoundError:
