@@ -46,10 +46,9 @@ def delta(bench: Bench) -> None:
     seconds = time.perf_counter() - begin
     read = json.loads((bench.root / "termination").read_text())["disks"][0]["read_bytes"]
     spec = (bench.root / "spec.json").stat().st_size
-    print(
-        f"\n1 % of {bench.size / GIB:g} GiB changed in {len(areas)} areas of 64 KiB: {len(ranges)} ranges, {read / total(areas):.3f} bytes read for"
-    )
-    print(f"each byte changed, {seconds:.2f} s with the worker's start and read-back, {spec / 1024:.0f} KiB of spec.")
+    size = f"{len(areas)} areas of 64 KiB: {len(ranges)} ranges, {spec / 1024:.0f} KiB of spec"
+    print(f"\n1 % of {bench.size / GIB:g} GiB changed, in {size},")
+    print(f"{read / total(areas):.3f} bytes read for each that changed, {seconds:.2f} s with the worker's start and read-back.")
 
 
 def main() -> None:
