@@ -30,6 +30,7 @@ from reconciler.errors import TerminalError
             "DC%2fWest",
             "https://vc.example/folder/x%3F%23/50%25-flat.vmdk?dcPath=DC%252fWest&dsName=a%26b",
         ),
+        ("[ds]   a .vmdk", "DC", "https://vc.example/folder/%20%20a%20-flat.vmdk?dcPath=DC&dsName=ds"),
         ("[ds]ü.vmdk", "DC", "https://vc.example/folder/%C3%BC-flat.vmdk?dcPath=DC&dsName=ds"),
     ],
 )
