@@ -390,7 +390,7 @@ def test_a_vm_whose_identity_is_not_told_is_neither_known_nor_absent(site: Site,
 def test_a_path_that_this_driver_has_not_is_refused(site: Site) -> None:
     vm = known(site.driver.read_vm(site.vm))
     with pytest.raises(TerminalError, match="NotSupported"):
-        site.driver.describe_copy(vm, [DiskChoice(vm.disks[0].uuid, "export")])
+        site.driver.describe_copy(vm, [DiskChoice(vm.disks[0].uuid, "imageio")])
 
 
 # ---- ways of vcsim, which the lab learned from it (tests/e2e/test_vcsim.py) ----

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.copyspec import ExportSpec, Reader
+from reconciler.core.datapath import EXPORT
 from reconciler.core.model import PowerRequest
 from reconciler.drivers.vsphere.sdk import reference, vim
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.lab.machines import Happening
 from reconciler.lab.vcenter.events import Events
 from reconciler.lab.vcenter.server import VCenter
-from reconciler.ports import SourceDriver
+from reconciler.ports import DiskChoice, SourceDriver
 from tests.contract import test_vsphere_lab as cold
 from tests.contract.suite_source import Site, known
 from tests.contract.suite_warm import BLOCK, KEY, OTHER_KEY, WarmContract, doubted, freeze, since, thaw, track, write
@@ -122,6 +124,31 @@ def test_doubt_when_the_history_forgot_the_time_of_the_snapshot(site: Site) -> N
 def test_doubt_when_nobody_may_see_the_history(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Events, "query", lambda self, wanted, limit=None: [])
     doubted(site, lambda: None)
+
+
+# ---- copies by lease ----
+
+
+def test_an_export_names_the_lease_that_the_worker_opens(site: Site, vcenter: VCenter) -> None:
+    snapshot = freeze(site)
+    vm = known(site.driver.read_vm(site.vm))
+    for at in (None, snapshot.id):
+        source = site.driver.describe_copy(vm, [DiskChoice(disk.uuid, EXPORT) for disk in vm.disks], at)
+        assert source.disks == {disk.uuid: (Reader.VMDK_STREAM, "") for disk in vm.disks}
+        devices = tuple((disk.uuid, int(disk.key)) for disk in vm.disks)
+        assert source.export == ExportSpec(vcenter.url, False, vcenter.instance_uuid, vm.id, vm.uuid, vm.name, at, devices)
+        assert source.ca_pem == site.ca_pem.strip()
+
+
+def test_only_the_disks_that_need_it_are_in_the_lease(site: Site) -> None:
+    site.world.power_off(site.machine)
+    vm = known(site.driver.read_vm(site.vm))
+    one, other = vm.disks
+    source = site.driver.describe_copy(vm, [DiskChoice(one.uuid, EXPORT), DiskChoice(other.uuid, site.path)])
+    assert source.export is not None
+    assert source.export.devices == ((one.uuid, int(one.key)),)
+    assert source.disks[other.uuid][0] is Reader.HTTP_RANGE
+    assert site.driver.describe_copy(vm, [DiskChoice(other.uuid, site.path)]).export is None
 
 
 # ---- a lease that a dead worker left behind (safety 23) ----

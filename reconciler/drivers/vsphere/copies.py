@@ -1,12 +1,16 @@
 """Where a copy pod reads a disk: the disk itself once the VM is off, or what a snapshot of ours froze while it runs.
 
-What it is: pure; inventory -> URL, with the conditions checked that make the bytes right (safety 3). What it is not: the choice of the path
-(core/datapath.py), or the reader (in the copy pod).
+What it is: pure; inventory -> URL or lease, with the conditions checked that make the bytes right (safety 3). What it is not: the choice of
+the path (core/datapath.py), or the reader (in the copy pod; it opens the lease itself). A lease covers the whole VM, or the whole snapshot,
+and is asked of the provider's own endpoint; so where one disk needs it, a Host manifest counts for none of that copy.
 """
 
 from __future__ import annotations
 
-from reconciler.core.datapath import DATASTORE
+from collections.abc import Sequence
+
+from reconciler.core.copyspec import ExportSpec, Reader
+from reconciler.core.datapath import DATASTORE, EXPORT
 from reconciler.core.inventory import SourceDisk, SourceVm
 from reconciler.drivers.vsphere.disks import flat_url
 from reconciler.drivers.vsphere.doors import Door
@@ -14,11 +18,29 @@ from reconciler.errors import RetryableError, TerminalError
 from reconciler.ports import DiskChoice
 
 
-def url(door: Door, vm: SourceVm, choice: DiskChoice, at: str | None) -> str:
-    """Errors: TerminalError DiskGone, NotSupported, ChainNotReadable; RetryableError SnapshotGone."""
+def readers(door: Door, vm: SourceVm, disks: Sequence[DiskChoice], at: str | None) -> dict[str, tuple[Reader, str]]:
+    """By uuid. Errors: TerminalError DiskGone, NotSupported, ChainNotReadable; RetryableError SnapshotGone."""
+    return {choice.disk_uuid: _reader(door, vm, choice, at) for choice in disks}
+
+
+def export(vm: SourceVm, disks: Sequence[DiskChoice], at: str | None, url: str, esxi: bool, site_uuid: str) -> ExportSpec | None:
+    """The lease for those of `disks` that are read by one; None where none is. `url`: of the provider."""
+    devices = tuple((c.disk_uuid, int(_disk(vm, c.disk_uuid, at).key)) for c in disks if c.path == EXPORT)
+    return ExportSpec(url, esxi, site_uuid, vm.id, vm.uuid, vm.name, at, devices) if devices else None
+
+
+def _reader(door: Door, vm: SourceVm, choice: DiskChoice, at: str | None) -> tuple[Reader, str]:
     disk = _disk(vm, choice.disk_uuid, at)
+    if choice.path == EXPORT:
+        return Reader.VMDK_STREAM, ""
     if choice.path != DATASTORE:
-        raise TerminalError("NotSupported", f"disk {disk.label} of {vm.name}: path {choice.path!r} is not available; use {DATASTORE!r}")
+        raise TerminalError(
+            "NotSupported", f"disk {disk.label} of {vm.name}: path {choice.path!r} is not available; use {DATASTORE!r} or {EXPORT!r}"
+        )
+    return Reader.HTTP_RANGE, _url(door, vm, disk, at)
+
+
+def _url(door: Door, vm: SourceVm, disk: SourceDisk, at: str | None) -> str:
     if at is not None and (disk.backing.parents or disk.backing.kind != "FlatVer2"):
         raise TerminalError(
             "ChainNotReadable",

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reconciler.core.copyspec import Reader
 from reconciler.core.desired import ProviderSpec
 from reconciler.core.inventory import Inventory, SiteInfo, SourceVm
 from reconciler.core.model import Absent, Known, Power, PowerRequest, Secret, VmRef
@@ -85,15 +84,19 @@ class VsphereSource:
         self._session.run(f"{want} of {vm}", lambda content: self._request(content, vm, want))
 
     def describe_copy(self, vm: SourceVm, disks: Sequence[DiskChoice], at: str | None = None) -> CopySource:
-        door = self._door(vm)
-        urls = {choice.disk_uuid: copies.url(door, vm, choice, at) for choice in disks}
+        session = self._session
+        url = f"https://{session.endpoint.authority}{session.endpoint.path}"
+        site_uuid = session.run(f"describe the copy of {vm.name}", lambda content: str(content.about.instanceUuid))
+        export = copies.export(vm, disks, at, url, session.is_host, site_uuid)
+        door = self._door(vm) if export is None else self._own_door()
         return CopySource(
-            disks={uuid: (Reader.HTTP_RANGE, url) for uuid, url in urls.items()},
+            disks=copies.readers(door, vm, disks, at),
             tls=door.trust.tls,
             ca_pem=door.trust.ca_pem,
             credentials=door.credentials,
             connections=CONNECTIONS,
             request_bytes=REQUEST_BYTES,
+            export=export,
         )
 
     def enable_tracking(self, vm: VmRef) -> None:
@@ -150,9 +153,12 @@ class VsphereSource:
 
     def _door(self, vm: SourceVm) -> Door:
         """Where this VM's disks are read: at the provider's own url, unless a Host manifest is for the host that it is on now."""
-        session = self._session
         direct = self._doors.of(vm.host_id) if self._doors is not None else None
-        return direct or Door(session.endpoint.authority, session.trust, session.credentials, "")
+        return direct or self._own_door()
+
+    def _own_door(self) -> Door:
+        session = self._session
+        return Door(session.endpoint.authority, session.trust, session.credentials, "")
 
 
 def _read_frozen(content: Any, vm: VmRef, properties: Properties) -> dict[str, Properties]:
