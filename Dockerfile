@@ -37,7 +37,7 @@ RUN groupadd --gid 107 reconciler \
 RUN sed -i 's/^Components: main$/Components: main contrib/' /etc/apt/sources.list.d/debian.sources \
  && apt-get update \
  && apt-get install -y --no-install-recommends \
-      ca-certificates git nbdkit nbdkit-plugin-vddk openssh-client python3 python3-libnbd \
+      ca-certificates git nbdkit nbdkit-plugin-vddk openssh-client python3 python3-libnbd tini \
  && rm -rf /var/lib/apt/lists/*
 # Guest conversion is not done yet, and it would make this image several times as big: --build-arg CONVERSION=yes.
 ARG CONVERSION=no
@@ -58,5 +58,7 @@ WORKDIR /home/reconciler
 RUN python3 -c 'import nbd' \
  && nbdkit vddk --version \
  && reconciler validate "$(python3 -c 'import reconciler, pathlib; print(pathlib.Path(reconciler.__file__).parent / "_data/examples/repo")')"
-ENTRYPOINT ["reconciler"]
+# git leaves grandchildren behind (its maintenance runs detached). In a container they fall to process 1, and one that does not wait for them
+# has a zombie for each, until nothing can be forked any more.
+ENTRYPOINT ["tini", "--", "reconciler"]
 CMD ["run"]
