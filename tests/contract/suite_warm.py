@@ -394,6 +394,22 @@ class WarmContract:
 
         assert "revert" in doubted(site, revert, tracked=True)
 
+    def test_doubt_a_revert_before_the_change_id_was_read(self, site: Site) -> None:
+        """Between the snapshot and our first look at it: what counts is the time before the snapshot was asked for."""
+        track(site)
+        disk = site.machine.disks[0]
+        site.driver.ensure_snapshot(site.vm, KEY)
+        site.advance(TASK_S)
+        write(site, 0)
+        site.world.revert_to_snapshot(site.machine, site.machine.snapshots[0].key)
+        site.world.power_on(site.machine)
+        (snapshot,) = ours(known(site.driver.read_vm(site.vm)))
+        then = since(snapshot, disk)
+        thaw(site)
+        now = freeze(site, OTHER_KEY)
+        with pytest.raises(TerminalError, match="ChangeIdLost"):
+            site.driver.read_changes(site.vm, disk.uuid, now.id, then)
+
     def test_doubt_a_revert_seen_at_the_power_off(self, site: Site) -> None:
         track(site)
         theirs = site.world.create_snapshot(site.machine, "before the update")
