@@ -293,7 +293,7 @@ def _freeze_disk(
         volume_mode=mode,
         access_mode=pair.access_mode or storage_class.default_access_mode or "ReadWriteOnce",
         path=choice.path or "",
-        path_reason=choice.reason + hosts.words(ground.index.inventory, source),
+        path_reason=choice.reason + (hosts.words(ground.index.inventory, source) if choice.path == datapath.DATASTORE else ""),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from reconciler.clock import SystemClock
 from reconciler.core.desired import HostSpec, InventoryRef, Place, ProviderSpec
 from reconciler.core.inventory import HostAccess
-from reconciler.core.model import ObjectRef, Secret, VmRef
+from reconciler.core.model import ObjectRef, Power, Secret, VmRef
 from reconciler.drivers.vsphere.doors import AFTER_SUCCESS_S, AGAIN_S
 from reconciler.drivers.vsphere.source import connect
 from reconciler.errors import RetryableError, TerminalError
@@ -19,6 +19,7 @@ from reconciler.lab.machines import Vm
 from reconciler.lab.tls import LabCa
 from reconciler.lab.vcenter.esxi import Esxi
 from reconciler.lab.vcenter.infrastructure import hardware_uuid
+from reconciler.lab.vcenter.properties import NO_EVENTS
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.ports import CopySource, DiskChoice, SourceDriver
@@ -178,6 +179,14 @@ def test_a_power_on_shows_though_the_agent_forgot_it(site: Site, esxi: Esxi) -> 
     site.world.power_off(fresh)
     esxi.restart_agent()
     assert known(site.driver.read_vm(site.ref(fresh))).epoch != before
+
+
+def test_a_host_that_keeps_no_history_proves_nothing(site: Site, esxi: Esxi) -> None:
+    """vcsim's ESXi has no EventManager. The direct read fails before the guest goes off, so no run gets further there."""
+    esxi.reader.oddities.add(NO_EVENTS)
+    with pytest.raises(RetryableError, match="EpochUnknown"):
+        site.driver.read_vm(site.vm)
+    assert by_name(site.driver.read_inventory())["web 01"].power is Power.ON
 
 
 def provider(url: str, endpoint: str) -> ProviderSpec:

@@ -19,7 +19,7 @@ from reconciler.errors import RetryableError, TerminalError
 from reconciler.lab.machines import Vm
 from reconciler.lab.tls import LabCa
 from reconciler.lab.vcenter.events import Events
-from reconciler.lab.vcenter.properties import NO_SESSION_MISSING, UNSET_ASSIGNED
+from reconciler.lab.vcenter.properties import NO_SESSION_MISSING, UNSET_ASSIGNED, UNSET_ON_LATER_PAGES
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.ports import DiskChoice, SourceDriver
@@ -404,6 +404,15 @@ def test_properties_of_a_new_object_that_are_assigned_no_value_have_none(site: S
     added = site.world.add_vm("added-later", site.machine.host)
     assert_is_world(site, site.driver.read_inventory())
     assert known(site.driver.read_vm(site.ref(added))).name == "added-later"
+
+
+def test_properties_that_are_listed_without_a_value_have_none(site: Site, vcenter: VCenter) -> None:
+    """vcsim does so from the second page of a bulk read on."""
+    plain = {vm.name: vm for vm in site.driver.read_inventory().vms}
+    vcenter.reader.oddities.add(UNSET_ON_LATER_PAGES)
+    other = site.connect()
+    assert {vm.name: vm for vm in other.read_inventory().vms} == plain
+    assert vcenter.calls["PropertyCollector.ContinueRetrievePropertiesEx"] > 0
 
 
 def test_a_read_that_is_answered_without_a_session_is_asked_again_after_a_login(site: Site, vcenter: VCenter) -> None:

@@ -173,7 +173,7 @@ def _properties(found: Any) -> Properties:
     for missing in found.missingSet or ():
         if isinstance(missing.fault, vim.fault.NotAuthenticated):
             raise missing.fault
-    return {p.name: digest(p.name, p.val) for p in found.propSet}
+    return {p.name: digest(p.name, p.val) for p in found.propSet if p.val is not None}
 
 
 def _change(found: Any) -> Change:

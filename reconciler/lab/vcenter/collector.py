@@ -13,7 +13,7 @@ from typing import Any
 
 from reconciler.lab.vcenter import faults, soap
 from reconciler.lab.vcenter.inventory import Node
-from reconciler.lab.vcenter.properties import UNSET_ASSIGNED, Reader, Rendered
+from reconciler.lab.vcenter.properties import UNSET_ASSIGNED, UNSET_ON_LATER_PAGES, Reader, Rendered
 from reconciler.lab.vcenter.sessions import Session
 from reconciler.lab.vcenter.vmomi import support, vmodl
 from reconciler.lab.world import World
@@ -60,7 +60,7 @@ class Retrieval:
         if token not in session.pages:
             raise vmodl.fault.InvalidArgument(msg="A specified parameter was not correct: token", invalidProperty="token")
         left, limit = session.pages.pop(token)
-        return self._page(session, left, limit, version)
+        return self._page(session, left, limit, version, later=True)
 
     def all(self, specs: Sequence[Any], version: str) -> str:
         """RetrieveProperties: everything at once, as `returnval` elements."""
@@ -72,7 +72,7 @@ class Retrieval:
             raise vmodl.fault.InvalidArgument(msg="A specified parameter was not correct: maxObjects", invalidProperty="maxObjects")
         return min(wanted or self.page_size, self.page_size)
 
-    def _page(self, session: Session | None, chosen: list[tuple[str, Paths]], limit: int, version: str) -> str:
+    def _page(self, session: Session | None, chosen: list[tuple[str, Paths]], limit: int, version: str, *, later: bool = False) -> str:
         page, left = chosen[:limit], chosen[limit:]
         parts = []
         if left and session is not None:
@@ -82,7 +82,8 @@ class Retrieval:
         for moid, paths in page:
             node = self._reader.inventory.find(moid)
             if node is not None:  # it may have gone between two pages
-                parts.append(f"<objects>{self._reader.render(node, paths, version).content()}</objects>")
+                listed = paths if later and UNSET_ON_LATER_PAGES in self._reader.oddities else ()
+                parts.append(f"<objects>{self._reader.render(node, paths, version).content(listed)}</objects>")
         return "".join(parts)
 
 

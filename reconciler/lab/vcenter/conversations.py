@@ -13,6 +13,7 @@ from reconciler.lab.vcenter import events, faults, soap
 from reconciler.lab.vcenter.collector import Collector, Filter
 from reconciler.lab.vcenter.inventory import ROOT
 from reconciler.lab.vcenter.parts import Parts, Xml, wrap
+from reconciler.lab.vcenter.properties import NO_EVENTS
 from reconciler.lab.vcenter.search import find_by_path, find_by_uuid
 from reconciler.lab.vcenter.sessions import Session
 from reconciler.lab.vcenter.vmomi import vim, vmodl
@@ -58,7 +59,7 @@ class Conversations:
             "WaitForUpdatesEx": self._wait,
             "CheckForUpdates": self._check,
             "CancelWaitForUpdates": self._cancel_wait,
-            "QueryEvents": lambda s, c: parts.events.query(c.args["filter"]),
+            "QueryEvents": self._query_events,
             "CreateCollectorForEvents": self._create_event_collector,
             "ReadNextEvents": lambda s, c: parts.events.next_page(self._event_collector(s, c), c.args["maxCount"]),
             "ReadPreviousEvents": lambda s, c: parts.events.previous_page(self._event_collector(s, c), c.args["maxCount"]),
@@ -74,6 +75,11 @@ class Conversations:
             "RemoveSnapshot_Task": lambda s, c: self._on_snapshot(parts.snapshots.remove, s, c),
             "RevertToSnapshot_Task": lambda s, c: self._on_snapshot(parts.snapshots.revert, s, c),
         }
+
+    def _query_events(self, session: Session, call: soap.Call) -> Any:
+        if NO_EVENTS in self._parts.reader.oddities:
+            raise vmodl.fault.NotImplemented(msg="The operation is not implemented.")
+        return self._parts.events.query(call.args["filter"])
 
     # ---- views and collectors ---------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from reconciler.lab.vcenter.vmomi import support, vim, vmodl
 
 _NOTHING = object()
 UNSET_ASSIGNED = "a new object's properties without a value are assigned, without a value"
+UNSET_ON_LATER_PAGES = "from the second page on, properties without a value are listed, without a value"
+NO_EVENTS = "there is no event history"
 NO_SESSION_MISSING = "a read without a session is answered, with NotAuthenticated in each missingSet"
 
 
@@ -28,15 +30,18 @@ class Rendered:
     values: tuple[tuple[str, str], ...]
     missing: str
 
-    def content(self) -> str:
+    def content(self, listed: Sequence[str] = ()) -> str:
+        """`listed`: paths that are named though they have no value."""
+        known = {path for path, _ in self.values}
         props = "".join(f"<propSet><name>{path}</name>{val}</propSet>" for path, val in self.values)
+        props += "".join(f"<propSet><name>{path}</name></propSet>" for path in listed if path not in known)
         return f"{self.ref}{props}{self.missing}"
 
 
 class Reader:
     """Thread-safe under the world's lock, which its callers hold. `denied` names property paths that the user may not read.
 
-    oddities: ways of other servers (found in vcsim) that clients must stand, switched on by tests: UNSET_ASSIGNED, NO_SESSION_MISSING.
+    oddities: ways of other servers (found in vcsim) that clients must stand, switched on by tests; the constants above.
     """
 
     def __init__(self, inventory: Inventory) -> None:

@@ -35,7 +35,6 @@ func main() {
 		model.Machine = *count
 	}
 	must(model.Create())
-	withoutOddities(model)
 	model.Service.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	model.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(*user, string(secret))}
 	server := model.Service.NewServer()
