@@ -242,6 +242,9 @@ def _comments(wishes: Wishes) -> Iterator[str]:
     )
     yield f"# They are {how}."
     yield "#"
+    if wishes.targets:
+        yield f"# These namespaces must exist before: {', '.join(dict.fromkeys(wishes.targets))}"
+        yield "#"
     yield f"# Copy pods in the target namespaces run as uid, gid and fsGroup {UID} and fit the Pod Security level `restricted`."
     yield "# Volumes of mode Block need device_ownership_from_security_context = true in the CRI configuration of containerd or CRI-O on"
     yield "# the nodes, else a pod that is not root (ours, virt-launcher) cannot open them."

@@ -12,9 +12,10 @@ Json = dict[str, Any]
 MERGE, APPLY, YAML = "application/merge-patch+json", "application/apply-patch+yaml", "application/yaml"
 _TABLE = {
     "v1": "Namespace Node Pod Secret ConfigMap Event ServiceAccount PersistentVolumeClaim PersistentVolume ResourceQuota",
-    "batch/v1": "Job",
+    "apps/v1": "Deployment",
+    "batch/v1": "Job CronJob",
     "storage.k8s.io/v1": "StorageClass",
-    "rbac.authorization.k8s.io/v1": "ClusterRole ClusterRoleBinding",
+    "rbac.authorization.k8s.io/v1": "ClusterRole ClusterRoleBinding Role RoleBinding",
     "apiextensions.k8s.io/v1": "CustomResourceDefinition",
     "kubevirt.io/v1": "VirtualMachine VirtualMachineInstance KubeVirt",
     "cdi.kubevirt.io/v1beta1": "StorageProfile CDIConfig",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from reconciler import cli
 from reconciler.commands.install import Wishes, text
 from reconciler.drivers.kubevirt.rbac import RULES
 from reconciler.errors import UserError
@@ -126,6 +127,29 @@ def test_mounted_provider_secrets_lie_where_credentials_are_looked_for() -> None
     (deployment,) = of_kind(docs, "Deployment")
     mounts = deployment["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     assert "/credentials/openshift-mtv/vc-credentials" in [m["mountPath"] for m in mounts]
+
+
+@pytest.mark.parametrize("repo", [REPO, "git@git.example.com:platform/migrations.git"])
+@pytest.mark.parametrize("cron", [None, "@hourly"])
+def test_the_command_line_understands_what_the_pod_is_told(repo: str, cron: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments and variables of the printed pod, through our own parser: each arrives where it is meant."""
+    wish = wishes(repo=repo, cron=cron, branch="estate", path="sites/a", provider_secrets=("vc",))
+    (made,) = (doc for doc in parsed(wish) if doc["kind"] in ("Deployment", "CronJob"))
+    template = made["spec"]["jobTemplate"]["spec"]["template"] if cron else made["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    for one in container["env"]:
+        monkeypatch.setenv(one["name"], one["value"])
+    args = cli._parser().parse_args(container["args"])
+    assert (args.command, args.once, args.listen, args.log_format) == ("run", bool(cron), None if cron else "0.0.0.0:8080", "json")
+    known = cli._settings(args)
+    assert (known.repo, known.branch, known.path, known.worker_image) == (repo, "estate", "sites/a", wish.image)
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert str(known.cache_dir) in mounts and known.credentials_dir is not None
+    assert f"{known.credentials_dir}/{wish.namespace}/vc" in mounts
+    if repo == REPO:
+        assert known.git_askpass is not None and str(known.git_askpass.parent) in mounts
+    else:
+        assert known.git_ssh_command is not None and "/git/known_hosts" in known.git_ssh_command and "/git" in mounts
 
 
 def test_a_token_in_the_url_is_refused_before_it_is_printed() -> None:
