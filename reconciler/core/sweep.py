@@ -85,7 +85,7 @@ def _why(thing: Thing, record: VmRecord | None, records: Records, inventory: Tar
         case Job() | Binder():
             return f"run {thing.migration} {_ended(record)}, and what it needs for the copy is still there"
         case TargetVm():
-            if _finished(thing, record, records, inventory) or _kept(record):
+            if _finished(thing, record, records, inventory) or _kept(record) or _vouches(thing, record, inventory):
                 return None
             return f"run {thing.migration} {_ended(record)} and left the VM that it had reserved"
         case Volume():
@@ -108,6 +108,12 @@ def _kept(record: VmRecord | None) -> bool:
 def _proven(volume: Volume, record: VmRecord | None) -> bool:
     """Kept for the next run, whose copy goes on from there."""
     return record is not None and record.cancel_at is None and (volume.mark is not None or volume.watermark is not None)
+
+
+def _vouches(vm: TargetVm, record: VmRecord | None, inventory: TargetInventory) -> bool:
+    """For the marks of kept disks: a guest that ran on them would show in its generation."""
+    mine = (v for v in inventory.volumes if v.ours and (v.namespace, v.migration, v.source) == (vm.namespace, vm.migration, vm.source))
+    return any(_proven(v, record) for v in mine)
 
 
 def _finished(vm: TargetVm, record: VmRecord | None, records: Records, inventory: TargetInventory) -> bool:

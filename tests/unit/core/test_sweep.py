@@ -87,7 +87,7 @@ def ended(toy: Toyland, delete_on_fail: bool, mark: bool) -> Records:
     ("delete_on_fail", "mark", "kinds"),
     [
         (True, False, ["Job", "VirtualMachine", "PersistentVolumeClaim"]),
-        (True, True, ["Job", "VirtualMachine"]),
+        (True, True, ["Job"]),
         (False, False, ["Job"]),
         (False, True, ["Job"]),
     ],
