@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from reconciler.clock import SystemClock
 from reconciler.core.desired import HostSpec, InventoryRef, Place, ProviderSpec
 from reconciler.core.inventory import HostAccess
 from reconciler.core.model import ObjectRef, Power, Secret, VmRef
-from reconciler.drivers.vsphere.doors import AFTER_SUCCESS_S, AGAIN_S
+from reconciler.drivers.vsphere.doors import AFTER_SUCCESS_S, AGAIN_S, LOGIN_TIMEOUT_S
 from reconciler.drivers.vsphere.source import connect
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.lab.machines import Vm
@@ -335,6 +336,31 @@ def test_an_unreachable_host_is_tried_again_after_a_while_and_not_at_each_pass(b
     behind.clock.at_s += AFTER_SUCCESS_S - 1
     behind.access(driver)
     assert len(behind.asked) == asked
+
+
+def test_a_host_that_hangs_does_not_hold_up_its_vcenter_again(behind: Behind) -> None:
+    driver = behind.driver()
+    assert behind.access(driver).type == ""
+    behind.clock.at_s += AFTER_SUCCESS_S
+    behind.esxi.faults.script("H")
+    began = time.monotonic()
+    assert behind.access(driver).type == ""  # as it was; the try goes on
+    assert time.monotonic() - began < float(LOGIN_TIMEOUT_S) / 2
+    behind.esxi.stop()  # ends it
+    behind.clock.at_s += 1
+    assert behind.access(driver).type == "ConnectionTestFailed"
+    behind.esxi.start()
+
+
+def test_a_host_behind_itself_needs_no_account_of_its_own(behind: Behind) -> None:
+    """As Forklift: a Host of an `esxi` Provider takes user and password from the Provider's Secret."""
+    behind.secret.clear()
+    settings = {"sdkEndpoint": "esxi", "thumbprint": behind.esxi.thumbprint_sha256}
+    spec = replace(provider(behind.esxi.url, "esxi"), hosts=(behind.host(),), settings=settings)
+    own = {"user": Secret(HOST_USER), "password": Secret(HOST_PASSWORD)}
+    driver = connect(spec, own, behind.clock, behind.read)  # type: ignore[arg-type]
+    behind.drivers.append(driver)
+    assert behind.access(driver) == HostAccess("ha-host", "esx-1.lab", behind.esxi.address)
 
 
 def test_another_machine_at_the_address_is_no_door(behind: Behind) -> None:

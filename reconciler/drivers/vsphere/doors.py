@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from reconciler.core.desired import HostSpec, ProviderSpec
@@ -30,6 +30,7 @@ ReadSecret = Callable[[ObjectRef], Mapping[str, Secret]]
 LOGIN_TIMEOUT_S = "10"
 HOST_DATACENTER = "ha-datacenter"  # the one that every ESXi host has
 AGAIN_S, AFTER_SUCCESS_S = 60.0, 900.0
+PATIENCE_S = 2.0  # for a host that was tried before
 THREADS = 8
 _TRUST_KEYS = ("ca.crt", "cacert", "thumbprint", "insecureSkipVerify")
 
@@ -61,10 +62,13 @@ class Doors:
         """`own`: the provider's secret. Every Host of `provider` names a Secret that `read_secret` gives."""
         self._provider, self._own, self._read_secret, self._clock = provider, own, read_secret, clock
         self._tried: dict[ObjectRef, _Tried] = {}
+        self._trying: dict[ObjectRef, Future[_Tried]] = {}
+        self._pool: ThreadPoolExecutor | None = None
         self._access: Mapping[ObjectRef, HostAccess] = {}
 
     def check(self, hosts: Sequence[HostFacts]) -> Mapping[ObjectRef, HostAccess]:
-        """What each Host manifest comes to now. Hosts that are due are tried, side by side."""
+        """What each Host manifest comes to now. Hosts that are due are tried, side by side; one that was tried before is waited for only
+        a moment, so that a dead host does not hold up its vCenter each minute."""
         access: dict[ObjectRef, HostAccess] = {}
         found: dict[ObjectRef, HostFacts] = {}
         for spec in sorted(self._provider.hosts, key=lambda spec: spec.ref):
@@ -76,14 +80,31 @@ class Doors:
                 access[spec.ref] = _refusal(spec, facts, "RefNotValid", "NotUnique", text_, "keep one of them")
             else:
                 found[spec.ref] = facts
-        if found:
-            specs = {spec.ref: spec for spec in self._provider.hosts}
-            with ThreadPoolExecutor(min(THREADS, len(found)), thread_name_prefix="host") as pool:
-                tried = pool.map(lambda ref: self._look(specs[ref], found[ref]), found)
-                self._tried = dict(zip(found, tried, strict=True))
-        access |= {ref: _in_service(specs[ref], found[ref], tried.access) for ref, tried in self._tried.items() if ref in found}
+        specs = {spec.ref: spec for spec in self._provider.hosts}
+        self._tried = {ref: tried for ref, tried in self._tried.items() if ref in found}
+        self._try_those_due(specs, found)
+        access |= {ref: _in_service(specs[ref], found[ref], tried.access) for ref, tried in self._tried.items()}
         self._access = access
         return access
+
+    def close(self) -> None:
+        """Waits for a try that is under way."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool, self._trying = None, {}
+
+    def _try_those_due(self, specs: Mapping[ObjectRef, HostSpec], found: Mapping[ObjectRef, HostFacts]) -> None:
+        for ref, facts in found.items():
+            if ref not in self._trying and self._is_due(ref, facts):
+                self._pool = self._pool or ThreadPoolExecutor(THREADS, thread_name_prefix="host")
+                self._trying[ref] = self._pool.submit(self._look, specs[ref], facts)
+        wait([future for ref, future in self._trying.items() if ref not in self._tried and ref in found])
+        wait(self._trying.values(), timeout=PATIENCE_S)
+        for ref, future in list(self._trying.items()):
+            if future.done():
+                del self._trying[ref]
+                if ref in found:
+                    self._tried[ref] = future.result()
 
     def of(self, host_id: str) -> Door | None:
         """The door to a host; None when no Host manifest is for it. Errors: RetryableError HostNotReady."""
@@ -95,11 +116,14 @@ class Doors:
             raise RetryableError("HostNotReady", f"Host {ref}: {access.message or 'it has not been tried yet'}")
         return tried.door
 
+    def _is_due(self, ref: ObjectRef, facts: HostFacts) -> bool:
+        last = self._tried.get(ref)
+        if last is None or (last.facts.thumbprint, last.facts.uuid) != (facts.thumbprint, facts.uuid):
+            return True
+        return self._clock.monotonic() - last.at_s >= (AGAIN_S if last.access.type else AFTER_SUCCESS_S)
+
     def _look(self, spec: HostSpec, facts: HostFacts) -> _Tried:
         last, now = self._tried.get(spec.ref), self._clock.monotonic()
-        pause = AGAIN_S if last is None or last.access.type else AFTER_SUCCESS_S
-        if last is not None and (last.facts.thumbprint, last.facts.uuid) == (facts.thumbprint, facts.uuid) and now - last.at_s < pause:
-            return last
         assert spec.secret is not None  # manifests/checks refuses a Host without
         try:
             secret = self._filled(self._read_secret(spec.secret), facts)

@@ -113,6 +113,8 @@ class VsphereSource:
         return self._session.run(what, lambda content: read_changes(content, self._session.site, vm, disk_uuid, at, since))
 
     def close(self) -> None:
+        if self._doors is not None:
+            self._doors.close()
         self._inventory.close()
         self._session.close()
 
