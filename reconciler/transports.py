@@ -20,6 +20,7 @@ from reconciler.wire.auth import FileAuth
 from reconciler.wire.export import HttpVmdkStream
 from reconciler.wire.http import HttpRangeReader
 from reconciler.wire.nbd import NbdReader
+from reconciler.wire.nbdkit import VddkServer
 
 if TYPE_CHECKING:
     from reconciler.ports import Clock
@@ -32,6 +33,7 @@ class Transports:
         self._spec, self._auth, self._clock = spec, auth, clock
         self._stop, self._percent = stop, percent
         self._keeper: Keeper | None = None
+        self._servers: list[VddkServer] = []
 
     def __enter__(self) -> Transports:
         if self._spec.export is not None:
@@ -39,6 +41,8 @@ class Transports:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for server in self._servers:
+            server.close()
         if self._keeper is not None:
             self._keeper.__exit__(kind, error, trace)
 
@@ -53,14 +57,22 @@ class Transports:
         spec, size = self._spec, disk.capacity_bytes
         match disk.reader:
             case Reader.HTTP_RANGE:
-                return RangeIntake(HttpRangeReader.open(disk.url, size, spec.tls, self._auth, self._clock))
+                return RangeIntake(HttpRangeReader.open(disk.url, size, spec.tls, self._auth, self._clock, trial=disk.trial))
             case Reader.NBD:
-                return RangeIntake(NbdReader.open(disk.url, size, self._clock))
+                return RangeIntake(self._nbd(disk))
             case Reader.VMDK_STREAM:
                 return StreamIntake(self._stream(disk))
             case _:
                 text = f"{disk.label}: this worker has no reader {disk.reader.value!r}; use the image of the reconciler's version"
                 raise UserError("ReaderUnknown", text)
+
+    def _nbd(self, disk: CopyDisk) -> NbdReader:
+        spec = self._spec
+        if spec.vddk is None:
+            return NbdReader.open(disk.url, disk.capacity_bytes, self._clock)
+        server = VddkServer(spec.vddk, disk, spec.tls, Path(spec.credentials_dir), self._clock)
+        self._servers.append(server)
+        return NbdReader.open(server.url, disk.capacity_bytes, self._clock, explain=server.explain)
 
     def _stream(self, disk: CopyDisk) -> HttpVmdkStream:
         spec, size = self._spec, disk.capacity_bytes

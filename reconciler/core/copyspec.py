@@ -54,6 +54,7 @@ class CopyDisk:
     compare:      the target may hold right bytes already: read both, write what differs, zero what must be zero.
     ranges:       a delta round: only these (offset, length) are read and written, all else of the target is kept. Normal form of
                   core/ranges. None = the whole disk; () = nothing to do. What is zero in them is made zero.
+    trial:        below a running guest, where it is not known whether the file can be opened: a refusal is told at once.
     check:        one stretch (offset, length) that is compared with the source after the copy, and not the whole disk,
                   whatever `verify` says.
     """
@@ -69,6 +70,7 @@ class CopyDisk:
     compare: bool = False
     ranges: tuple[Range, ...] | None = None
     check: Range | None = None
+    trial: bool = False
 
     @property
     def kept_bytes(self) -> int:
@@ -99,6 +101,24 @@ class ExportSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class VddkSpec:
+    """VDDK reads the disks in `files`: their reader is NBD, their url "" until the worker has started an nbdkit for each.
+
+    files:   (disk uuid, `[datastore] folder/disk.vmdk`): with a snapshot the file that was the disk's when it was made.
+    plugin:  the plugin's name, or its path.
+    """
+
+    url: str  # of the vCenter or ESXi host, https://host/sdk; trusted as the spec's `tls` says
+    vm: str  # managed object ids
+    snapshot: str | None
+    libdir: str  # a path inside the pod, where the init image has copied VDDK to
+    files: tuple[tuple[str, str], ...]
+    transports: str | None = "nbdssl:nbd"
+    config: str | None = None  # a VDDK configuration file inside the pod
+    plugin: str = "vddk"
+
+
+@dataclass(frozen=True, slots=True)
 class CopySpec:
     run: str
     vm: str
@@ -112,6 +132,7 @@ class CopySpec:
     bandwidth_bytes_per_s: int | None = None  # of the whole Job
     termination_file: str = "/dev/termination-log"
     export: ExportSpec | None = None
+    vddk: VddkSpec | None = None
 
     def to_json(self) -> str:
         raw = asdict(replace(self, disks=tuple(replace(d, ranges=None) for d in self.disks)))
@@ -128,8 +149,8 @@ class CopySpec:
         try:
             disks = tuple(_disk(d) for d in raw.pop("disks"))
             tls = TlsSpec(**raw.pop("tls"))
-            export = _export(raw.pop("export", None))
-            return cls(**{**raw, "disks": disks, "tls": tls, "verify": Verify(raw["verify"]), "export": export})
+            export, vddk = _export(raw.pop("export", None)), _vddk(raw.pop("vddk", None))
+            return cls(**{**raw, "disks": disks, "tls": tls, "verify": Verify(raw["verify"]), "export": export, "vddk": vddk})
         except (TypeError, KeyError) as err:
             raise ValueError(f"copy spec: {err}") from err
 
@@ -148,6 +169,10 @@ def _disk(raw: dict[str, Any]) -> CopyDisk:
 
 def _export(raw: dict[str, Any] | None) -> ExportSpec | None:
     return None if raw is None else ExportSpec(**{**raw, "devices": tuple((str(uuid), int(key)) for uuid, key in raw["devices"])})
+
+
+def _vddk(raw: dict[str, Any] | None) -> VddkSpec | None:
+    return None if raw is None else VddkSpec(**{**raw, "files": tuple((str(uuid), str(file)) for uuid, file in raw["files"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class HttpVmdkStream:
     @classmethod
     def open(cls, url: str, capacity_bytes: int, tls: TlsSpec, auth: FileAuth, label: str, timeout_s: float = 60.0) -> HttpVmdkStream:
         """Connects when the first parcel is asked for. `timeout_s` is for a connect and for each wait for bytes."""
-        return cls(HttpFile(url, capacity_bytes, tls, auth), label, timeout_s)
+        return cls(HttpFile(url, capacity_bytes, tls, auth, trial=False), label, timeout_s)
 
     @property
     def capacity_bytes(self) -> int:

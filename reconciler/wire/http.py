@@ -61,7 +61,7 @@ class PinnedConnection(http.client.HTTPSConnection):
 class HttpFile:
     """What all connections to one file share. `label` is the URL without user info and query, for messages."""
 
-    def __init__(self, url: str, capacity_bytes: int, tls: TlsSpec, auth: FileAuth) -> None:
+    def __init__(self, url: str, capacity_bytes: int, tls: TlsSpec, auth: FileAuth, trial: bool) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname or parts.username is not None:
             raise UserError("SourceUrlInvalid", "the disk's URL must be https, with a host and without user info")
@@ -70,6 +70,7 @@ class HttpFile:
         self.label = f"https://{self.host}:{self.port}{parts.path}"
         self.capacity_bytes = capacity_bytes
         self.tls, self.auth = tls, auth
+        self.trial = trial  # until the first answer
         self.context = client_context(tls)
         self._lock = threading.Lock()
         self._etag: str | None = None
@@ -105,7 +106,7 @@ class HttpRangeReader:
     """One connection to one file. Not thread-safe; clone it.
 
     Errors of `read_into`: TerminalError SourceChanged, SourceNotFound, SourceForbidden, RangesIgnored, RangeWrong, ThumbprintMismatch,
-    CertificateInvalid; RetryableError SourceUnreachable, SourceBusy, ShortRead, AuthFailed once the attempts are spent.
+    CertificateInvalid; RetryableError SourceUnreachable, SourceBusy, SourceLocked, ShortRead, AuthFailed once the attempts are spent.
     """
 
     def __init__(self, file: HttpFile, clock: Clock, timeout_s: float) -> None:
@@ -115,9 +116,12 @@ class HttpRangeReader:
         self._connection: PinnedConnection | None = None
 
     @classmethod
-    def open(cls, url: str, capacity_bytes: int, tls: TlsSpec, auth: FileAuth, clock: Clock, timeout_s: float = 60.0) -> HttpRangeReader:
-        """Connects at the first read. `timeout_s` is for a connect and for each wait for bytes."""
-        return cls(HttpFile(url, capacity_bytes, tls, auth), clock, timeout_s)
+    def open(
+        cls, url: str, capacity_bytes: int, tls: TlsSpec, auth: FileAuth, clock: Clock, timeout_s: float = 60.0, *, trial: bool = False
+    ) -> HttpRangeReader:
+        """Connects at the first read. `timeout_s` is for a connect and for each wait for bytes. `trial`: a file that was never read and
+        answers SourceLocked is locked for good; else it is asked again, since a lock goes some time after its VM went off."""
+        return cls(HttpFile(url, capacity_bytes, tls, auth, trial), clock, timeout_s)
 
     @property
     def capacity_bytes(self) -> int:
@@ -140,7 +144,9 @@ class HttpRangeReader:
         while True:
             generation, headers = self._file.auth.headers()
             try:
-                return self._fetch(offset, buffer, headers)
+                self._fetch(offset, buffer, headers)
+                self._file.trial = False
+                return None
             except _Unauthorized:
                 self.close()
                 if renewed:
@@ -149,7 +155,7 @@ class HttpRangeReader:
                 self._file.auth.renew(generation)
             except RetryableError as err:
                 self.close()
-                if attempt == ATTEMPTS:
+                if attempt == ATTEMPTS or (self._file.trial and err.reason == "SourceLocked"):
                     raise
                 self._clock.sleep(backoff_s(attempt, err, self._clock))
                 attempt += 1
@@ -197,7 +203,9 @@ def broken(err: OSError | http.client.HTTPException, label: str) -> ReconcilerEr
 def refused(response: http.client.HTTPResponse, label: str) -> ReconcilerError:
     """An answer that is no success, as ours."""
     status = response.status
-    if status == 429 or status >= 500:
+    if status == 500:  # vCenter and ESXi, /folder: the host failed to open the file
+        return RetryableError("SourceLocked", f"{label}: HTTP 500: the host cannot open it; a running VM may hold its lock")
+    if status == 429 or status > 500:
         after = response.getheader("Retry-After", "")
         return RetryableError("SourceBusy", f"{label}: HTTP {status}", float(after) if after.isdecimal() else None)
     reason, why = _TERMINAL.get(status, ("SourceRefused", "unexpected answer"))

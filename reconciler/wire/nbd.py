@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from reconciler.errors import RetryableError, TerminalError, UserError
+from reconciler.errors import ReconcilerError, RetryableError, TerminalError, UserError
 from reconciler.wire.nbdproto import ALLOCATION, ZERO, Conversation
 from reconciler.wire.retry import ATTEMPTS, backoff_s
 
@@ -29,10 +29,14 @@ _PORT = 10809
 _STATUS_BYTES = 1 << 30  # one question; a length is 32 bits, and servers differ in how near to that they let one come
 
 
-class Export:
-    """Where it is. Errors: UserError SourceUrlInvalid."""
+Explain = Callable[[ReconcilerError], ReconcilerError]
 
-    def __init__(self, url: str) -> None:
+
+class Export:
+    """Where it is. `explain`: who started the server may know more of an error than it tells us. Errors: UserError SourceUrlInvalid."""
+
+    def __init__(self, url: str, explain: Explain | None = None) -> None:
+        self.explain: Explain = explain or (lambda err: err)
         parts = urlsplit(url)
         path = parse_qs(parts.query).get("socket", [""])[0]
         self.name = unquote(parts.path.removeprefix("/"))
@@ -76,9 +80,9 @@ class NbdReader:
         self._talk: Conversation | None = None
 
     @classmethod
-    def open(cls, url: str, capacity_bytes: int, clock: Clock, timeout_s: float = 60.0) -> NbdReader:
+    def open(cls, url: str, capacity_bytes: int, clock: Clock, timeout_s: float = 60.0, explain: Explain | None = None) -> NbdReader:
         """Connects at the first read. `timeout_s` is for a connect and for each wait for bytes."""
-        return cls(Export(url), capacity_bytes, clock, timeout_s)
+        return cls(Export(url, explain), capacity_bytes, clock, timeout_s)
 
     @property
     def capacity_bytes(self) -> int:
@@ -149,10 +153,11 @@ class NbdReader:
 
     def _retried(self, do: Callable[[Conversation], T]) -> T:
         attempt = 1
+        failed: ReconcilerError
         while True:
             try:
                 return do(self._talk or self._connect())
-            except RetryableError as err:
+            except ReconcilerError as err:
                 failed = err
             except OSError as err:
                 failed = RetryableError("SourceUnreachable", f"{self._export.label}: {type(err).__name__}: {err}")
@@ -160,7 +165,8 @@ class NbdReader:
                 self._drop()
                 raise
             self._drop()
-            if attempt == ATTEMPTS:
+            failed = self._export.explain(failed)
+            if not isinstance(failed, RetryableError) or attempt == ATTEMPTS:
                 raise failed
             self._clock.sleep(backoff_s(attempt, failed, self._clock))
             attempt += 1

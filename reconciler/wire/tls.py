@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import socket
 import ssl
 
 from reconciler.core.copyspec import TlsSpec
-from reconciler.errors import TerminalError
+from reconciler.errors import RetryableError, TerminalError
 
 _DIGESTS = {40: "sha1", 64: "sha256"}  # by hex length; vSphere shows SHA-1 up to 7 and SHA-256 from 8 on
 
@@ -42,3 +43,21 @@ def check_thumbprint(sock: ssl.SSLSocket, tls: TlsSpec, host: str) -> None:
         raise TerminalError(
             "ThumbprintMismatch", f"{host} shows a certificate with {digest} {shown}, not the pinned one; check the Provider"
         )
+
+
+def read_sha1(host: str, port: int, tls: TlsSpec, timeout_s: float = 30.0) -> str:
+    """SHA-1 of the certificate that `host` shows now, trusted as `tls` says: for libraries that only know how to pin (VDDK).
+
+    Errors: TerminalError CertificateInvalid, ThumbprintMismatch, ThumbprintInvalid, CaUnreadable; RetryableError SourceUnreachable.
+    """
+    context = client_context(tls)
+    try:
+        with socket.create_connection((host, port), timeout_s) as plain, context.wrap_socket(plain, server_hostname=host) as sock:
+            check_thumbprint(sock, tls, f"{host}:{port}")
+            digest = hashlib.sha1(sock.getpeercert(binary_form=True) or b"", usedforsecurity=False).hexdigest().upper()
+    except ssl.SSLCertVerificationError as err:
+        text = f"{host}:{port}: certificate is not trusted: {err.verify_message}; set cacert or a thumbprint"
+        raise TerminalError("CertificateInvalid", text) from err
+    except OSError as err:
+        raise RetryableError("SourceUnreachable", f"{host}:{port}: {type(err).__name__}: {err}") from err
+    return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))

@@ -18,6 +18,7 @@ import pytest
 
 _SOURCES = Path(__file__).parent
 _KUBERNETES = "k8s.io/kubernetes"
+_VDDK = "nbdkit-vddk-plugin.so"
 
 
 def missing(what: str) -> NoReturn:
@@ -90,3 +91,52 @@ def free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
+
+
+def c_library(source: Path, name: str) -> Path:
+    """A shared library of C, built if this source was never built here."""
+    built = cache() / f"{source.stem}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}" / name
+    if not built.exists():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        fresh = built.with_suffix(f".{os.getpid()}")
+        command = [program("cc", "gcc"), "-Wall", "-Wextra", "-O1", "-shared", "-fPIC", "-o", str(fresh), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            missing(f"to build {source.name}: {done.stderr[-1500:]}")
+        fresh.rename(built)
+    return built
+
+
+def vddk_plugin() -> Path:
+    """nbdkit's VDDK plugin as Debian builds it: installed, or out of the package of Debian 13, which runs with older nbdkits too."""
+    said = subprocess.run([program("nbdkit", "nbdkit"), "--dump-config"], capture_output=True, text=True, check=True).stdout
+    folder = next(line.partition("=")[2] for line in said.splitlines() if line.startswith("plugindir="))
+    kept = cache() / "nbdkit-plugin-vddk"
+    for path in (Path(folder) / _VDDK, kept / _VDDK):
+        if path.exists():
+            return path
+    kept.mkdir(parents=True, exist_ok=True)
+    _fetch_debian("nbdkit-plugin-vddk", kept)
+    found = next(kept.rglob(f"usr/**/{_VDDK}"), None)
+    if found is None:
+        missing("nbdkit-plugin-vddk (Debian 13, contrib)")
+    (kept / _VDDK).symlink_to(found)
+    return kept / _VDDK
+
+
+def _fetch_debian(package: str, folder: Path) -> None:
+    """By apt, with lists and cache of its own: nothing is installed. Signatures are checked."""
+    (folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    key = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+    if not key.exists():
+        missing(f"the package {package}, or Debian's keyring to fetch it")
+    (folder / "sources.list").write_text(f"deb [signed-by={key}] http://deb.debian.org/debian trixie main contrib\n")
+    options = ["Dir::Etc::sourceparts=/nonexistent", f"Dir::Etc::sourcelist={folder}/sources.list", f"Dir::Cache={folder}/cache"]
+    options += [f"Dir::State::lists={folder}/lists", "APT::Sandbox::User=", "Acquire::Languages=none"]
+    apt = [program("apt-get", "apt"), *(word for option in options for word in ("-o", option))]
+    for command in ([*apt, "update"], [*apt, "download", package]):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            missing(f"the package {package}: {done.stderr[-500:]}")
+    for deb in folder.glob("*.deb"):
+        subprocess.run([program("dpkg-deb", "dpkg"), "-x", deb, folder], check=True)
