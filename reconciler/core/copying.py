@@ -22,7 +22,7 @@ from reconciler.core.target import Binder, CopyJob, Job, JobPhase, Volume, Volum
 from reconciler.core.view import View
 
 LOCKED_S = 120.0  # how long a base that answers "busy" from the first byte on is taken for busy, and not for locked
-_BUSY, _REFUSED = frozenset({"SourceBusy"}), frozenset({"SourceRefused", "SourceForbidden", "SourceLocked"})
+_BUSY, _REFUSED = frozenset({"SourceBusy"}), frozenset({"SourceLocked", "SourceRefused", "SourceForbidden"})
 WATERMARK_STEP_BYTES = 256 << 20  # a watermark is patched when it grew this much: what a killed worker may copy twice
 
 

@@ -35,7 +35,7 @@ def ensure_copy(action: EnsureCopy, sites: Sites) -> Doubts:
     if doubts:
         return doubts
     where = source.describe_copy(seen.value, tuple(DiskChoice(d.disk_uuid, d.path) for d in action.disks), action.at)
-    disks = tuple(_disk(d, where, changes.get(d.disk_uuid)) for d in action.disks)
+    disks = tuple(_disk(d, where, changes.get(d.disk_uuid), action.at is not None) for d in action.disks)
     target.ensure_copy(action.job, disks, where, _spec(action, where, disks))
     return ()
 
@@ -72,7 +72,7 @@ def _with_rest(disk: CopyDiskWish, changed: Sequence[ranges.Range]) -> list[rang
     return ranges.merge([*changed, (disk.rest_from, rest)] if rest > 0 else changed)
 
 
-def _disk(wish: CopyDiskWish, where: CopySource, changed: tuple[ranges.Range, ...] | None) -> CopyDisk:
+def _disk(wish: CopyDiskWish, where: CopySource, changed: tuple[ranges.Range, ...] | None, trial: bool) -> CopyDisk:
     reader, url = where.disks[wish.disk_uuid]
     return CopyDisk(
         uuid=wish.disk_uuid,
@@ -85,6 +85,7 @@ def _disk(wish: CopyDiskWish, where: CopySource, changed: tuple[ranges.Range, ..
         resume_bytes=wish.resume_bytes,
         compare=wish.compare,
         ranges=changed,
+        trial=trial,
     )
 
 
@@ -100,4 +101,5 @@ def _spec(action: EnsureCopy, where: CopySource, disks: tuple[CopyDisk, ...]) ->
         connections=where.connections,
         request_bytes=where.request_bytes,
         bandwidth_bytes_per_s=action.bandwidth_bytes_per_s,
+        export=where.export,
     )

@@ -214,6 +214,7 @@ spec:
   provider: {{source: {{name: vc, namespace: openshift-mtv}}, destination: {{name: host, namespace: openshift-mtv}}}}
   map:
     - {{source: {{name: ds}}, destination: {{storageClass: fast}}}}
+    - {{source: {{name: locked}}, destination: {{storageClass: fast}}}}
 """
 
 PLAN = """\
@@ -221,6 +222,7 @@ apiVersion: forklift.konveyor.io/v1beta1
 kind: Plan
 metadata: {{name: {name}, namespace: openshift-mtv, annotations: {annotations}}}
 spec:
+  type: {type}
   targetNamespace: {namespace}
   skipGuestConversion: true
   useCompatibilityMode: false
@@ -248,7 +250,8 @@ class SimLab:
         self.world = World(root / "vsphere", self.clock)
         dc = self.world.add_datacenter("DC1")
         self.host = self.world.add_host("esx-1", self.world.add_cluster("C1", dc))
-        self.store = self.world.add_datastore("ds", dc)
+        self.store = self.world.add_datastore("ds", dc, base_readable=True)
+        self.locked = self.world.add_datastore("locked", dc, base_readable=False)
         self.network = self.world.add_network("VM Network", dc)
         self.vcenter = VCenter(self.world, self.ca, self.clock, user=USER, password=PASSWORD, page_size=page_size)
         self.inline = Inline()
@@ -256,6 +259,7 @@ class SimLab:
         self.ttl_s = ttl_s
         self.repo = root / "repo.git"
         self.clone = root / "clone"
+        self.kind, self.pace = "cold", "{}"
         self.generation = 0
         self.wire = Wire()
         self.engine: Engine | None = None
@@ -307,12 +311,30 @@ class SimLab:
             self.world.power_on(vm)
         return vm
 
-    def plan(self, *vms: str, name: str = "wave", namespace: str = "shop", entries: str = "", annotations: str = "{}") -> None:
-        listed = entries or "[" + ", ".join(f'{{name: "{v}"}}' for v in vms) + "]"
-        self.write(f"plans/{name}.yaml", PLAN.format(name=name, namespace=namespace, vms=listed, annotations=annotations))
+    def tracked_vm(self, name: str, **shape: Any) -> Vm:
+        """One whose changes are tracked on every disk, as a warm run needs it."""
+        vm = self.vm(name, on=False, **shape)
+        self.world.set_change_tracking(vm, True)
+        self.world.power_on(vm)
+        return vm
 
-    def migration(self, name: str = "run-1", plan: str = "wave", cancel: Sequence[str] = ()) -> None:
+    def warm(self, interval_s: int = 60) -> None:
+        """Plans written from now on are warm."""
+        self.kind = "warm"
+        self.pace = f'{{reconciler.dev/precopy-interval: "{interval_s}"}}'
+
+    def plan(self, *vms: str, name: str = "wave", namespace: str = "shop", entries: str = "", annotations: str = "") -> None:
+        listed = entries or "[" + ", ".join(f'{{name: "{v}"}}' for v in vms) + "]"
+        self.write(
+            f"plans/{name}.yaml",
+            PLAN.format(name=name, namespace=namespace, vms=listed, annotations=annotations or self.pace, type=self.kind),
+        )
+
+    def migration(
+        self, name: str = "run-1", plan: str = "wave", cancel: Sequence[str] = (), cutover: datetime | None = None
+    ) -> None:  # fmt: skip
         more = ", cancel: [" + ", ".join(f'{{name: "{c}"}}' for c in cancel) + "]" if cancel else ""
+        more += f', cutover: "{cutover:%Y-%m-%dT%H:%M:%SZ}"' if cutover else ""
         self.write(f"migrations/{name}.yaml", MIGRATION.format(name=name, plan=plan, more=more))
 
     def write(self, path: str, text: str) -> None:
