@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from reconciler.drivers.vsphere.notes import Moment
-from reconciler.drivers.vsphere.sdk import kind, vim
+from reconciler.drivers.vsphere.sdk import kind, vim, vmodl
 
 LISTED = 1000  # QueryEvents gives no more; which of them is not documented, so a full answer is asked for again in parts
 SKEW, SHORTEST = timedelta(hours=1), timedelta(seconds=1)
@@ -76,6 +76,7 @@ _HARMLESS = frozenset(
         "tagSpecs",
     }
 )
+_BLIND: Any = (vim.fault.NoPermission, vmodl.fault.NotSupported, vmodl.fault.NotImplemented)
 _HARMLESS_DEVICES: Any = (vim.vm.device.VirtualEthernetCard, vim.vm.device.VirtualCdrom, vim.vm.device.VirtualFloppy)
 
 
@@ -84,8 +85,11 @@ class _Flood(Exception):
 
 
 def read_moment(content: Any) -> Moment | None:
-    """The newest event of the whole site. None where the account may see none."""
-    latest = content.eventManager.latestEvent
+    """The newest event of the whole site. None where there are none, or the account may see none."""
+    try:
+        latest = content.eventManager.latestEvent
+    except _BLIND:
+        return None
     return Moment(int(latest.key), latest.createdTime) if latest is not None else None
 
 
@@ -96,10 +100,12 @@ def doubt_since(content: Any, vm: Any, moment: Moment | None) -> str | None:
     latest = read_moment(content)
     if latest is None or latest.key < moment.key:
         return "the site's event history began anew"
-    if not _query(content, moment.at - SKEW, moment.at, None):
-        return "the site's event history does not reach back to its snapshot any more"
     try:
+        if not _query(content, moment.at - SKEW, moment.at, None):
+            return "the site's event history does not reach back to its snapshot any more"
         return next(filter(None, map(judge, _since(content, vm, moment, latest.at))), None)
+    except _BLIND:
+        return "the account may not see the VM's events"
     except _Flood:
         return "more happened to the VM within a second than its site tells"
 

@@ -1,9 +1,9 @@
 """A disk export of a worker that died: why the VM cannot be powered on, or its snapshot removed, and when that ends.
 
 What it is: the name for it. While an HttpNfcLease is held the site refuses what would change the VM (TaskInProgress), and the export shows
-as a task that runs on. What it is not: an end to it. A lease answers only to the session that opened it, and that was the worker's; the
-task carries no key of ours, so that it could as well be somebody else's export, which we must not cancel. The site itself ends a lease
-whose holder reports no more progress, after HttpNfcLeaseInfo.leaseTimeout; so this is waited for.
+as a task that runs on. What it is not: an end to it. A lease can be aborted by who has its id, which no list names and only the worker was
+told; its task carries no key of ours, so that it could as well be somebody else's export, which we must not cancel. The site itself ends a
+lease whose holder reports no more progress, after HttpNfcLeaseInfo.leaseTimeout; so this is waited for.
 Source: vSphere Web Services API, HttpNfcLease, HttpNfcLeaseInfo, TaskInProgress.
 """
 

@@ -14,7 +14,7 @@ from reconciler.drivers.vsphere import changes, history
 from reconciler.drivers.vsphere.changeid import ChangeId, doubt
 from reconciler.drivers.vsphere.hardware import DiskFacts
 from reconciler.drivers.vsphere.notes import Moment, Note, name_of
-from reconciler.drivers.vsphere.sdk import vim
+from reconciler.drivers.vsphere.sdk import vim, vmodl
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 123456, UTC)
 MOMENT = Moment(4711, AT)
@@ -306,6 +306,18 @@ def test_a_history_that_counts_from_one_again_is_no_proof() -> None:
 def test_an_account_that_sees_no_history_proves_nothing() -> None:
     assert asked([], []) is not None
     assert asked([], [BEFORE], None) is not None
+
+
+@pytest.mark.parametrize("fault", [vim.fault.NoPermission, vmodl.fault.NotSupported, vmodl.fault.NotImplemented])
+def test_a_history_that_may_not_be_read_proves_nothing(monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
+    def refuse(*args: object) -> Any:
+        raise fault
+
+    monkeypatch.setattr(Manager, "QueryEvents", refuse)
+    assert asked([], [event(4711, 0)]) is not None
+    monkeypatch.setattr(Manager, "latestEvent", property(refuse))
+    assert history.read_moment(SimpleNamespace(eventManager=Manager([], []))) is None
+    assert asked([], [event(4711, 0)]) is not None
 
 
 def test_the_words_name_vm_disk_and_consequence() -> None:
