@@ -106,6 +106,19 @@ def test_other_volumes_are_tried_anew() -> None:
     assert tries(world) == 2
 
 
+def test_what_was_opened_under_the_same_names_proves_nothing_for_the_new_ones() -> None:
+    world = land("web")
+    world.obey_shutdown = False
+    at(world, "PowerOffSource")
+    record = only(world)
+    world.binders["old"] = Binder("shop", "old", "Succeeded", "", str(RUN), record.slug, trial=record.tried, exit_code=0)
+    world.volumes = {n: replace(v, uid=f"new-{v.uid}") for n, v in world.volumes.items()}
+    at(world, "PowerOffSource")
+    world.tick()
+    at(world, "PowerOffSource")
+    assert tries(world) == 2 and "old" not in world.binders
+
+
 def test_volumes_that_were_bound_before_are_tried_too() -> None:
     """As of a class that binds at once: nobody waits for a consumer, and no pod is needed to bind."""
     world = land("web")
