@@ -96,6 +96,15 @@ def test_warnings_do_not_fail(tree: Path, capsys: pytest.CaptureFixture[str]) ->
     assert out.endswith("0 errors, 2 warnings\n")
 
 
+def test_a_setting_that_means_nothing_here_is_said_at_its_line_with_the_reason(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "c.yaml").write_text(manifest("ForkliftController", "c", "controller_max_vm_inflight: 3\ncontroller_log_level: 4"))
+    assert run(tree, "text", False) == 0
+    out = capsys.readouterr().out
+    assert "c.yaml:8:3: warning: ForkliftController openshift-mtv/c spec.controller_log_level: " in out
+    assert "has no meaning here: use --log-level\n" in out
+    assert out.endswith("0 errors, 1 warning\n")
+
+
 def test_offload_is_said_at_its_entry(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tree / "store.yaml").write_text(STORE + "    offloadPlugin: {csiVolumeImport: {secretRef: s, storageVendorProduct: ontap}}\n")
     assert run(tree, "text", False) == 0
