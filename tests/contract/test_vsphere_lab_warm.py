@@ -96,6 +96,24 @@ def test_all_pages_are_read_though_most_are_empty(site: Site, vcenter: VCenter, 
     assert site.driver.read_changes(site.vm, disk.uuid, now.id, then) == [(offset, BLOCK) for offset in offsets]
 
 
+def test_a_disk_that_is_off_and_tells_no_change_id_is_asked_all_the_same(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as its settings say that it is tracked; of an id that it does not know the site says so."""
+    track(site)
+    disk = site.machine.disks[0]
+    then = since(freeze(site), disk)
+    thaw(site)
+    write(site, 0)
+    site.world.power_off(site.machine)
+    monkeypatch.setattr(type(disk), "change_id", None)
+    assert site.driver.read_changes(site.vm, disk.uuid, None, then) == [(0, BLOCK)]
+    site.world.reset_change_tracking(site.machine)
+    with pytest.raises(TerminalError, match="FileFault"):
+        site.driver.read_changes(site.vm, disk.uuid, None, then)
+    site.world.set_change_tracking(site.machine, False)
+    with pytest.raises(TerminalError, match="no longer tracked"):
+        site.driver.read_changes(site.vm, disk.uuid, None, then)
+
+
 # ---- the history behind a change id ----
 
 

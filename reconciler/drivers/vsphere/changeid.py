@@ -21,7 +21,7 @@ from reconciler.drivers.vsphere.notes import Moment
 
 @dataclass(frozen=True, slots=True)
 class ChangeId:
-    """`raw` is what vCenter gave. `root` stands for datastore and path of the chain's first file."""
+    """`raw` is what vCenter gave, "" where it does not tell. `root` stands for datastore and path of the chain's first file."""
 
     raw: str
     device: str
@@ -33,11 +33,11 @@ class ChangeId:
         return f"{self.raw}#{self.device},{self.capacity_bytes},{self.root},{self.moment or '-'}"
 
     @classmethod
-    def of(cls, disk: DiskFacts, moment: Moment | None) -> ChangeId | None:
-        """Of a disk as vCenter shows it; None while its changes are not tracked."""
-        if not disk.change_id:
+    def of(cls, disk: DiskFacts, moment: Moment | None, *, tracked: bool = False) -> ChangeId | None:
+        """Of a disk as vCenter shows it; None while its changes are not tracked. `tracked`: they are, though no id may be told."""
+        if not disk.change_id and not tracked:
             return None
-        return cls(disk.change_id, str(disk.key), disk.capacity_bytes, _root(disk), moment)
+        return cls(disk.change_id or "", str(disk.key), disk.capacity_bytes, _root(disk), moment)
 
     @classmethod
     def parse(cls, text: str) -> ChangeId | None:
@@ -69,9 +69,13 @@ def doubt(then: ChangeId | None, now: ChangeId | None) -> str | None:
         return f"its size changed from {then.capacity_bytes} to {now.capacity_bytes} bytes"
     if now.root != then.root:
         return "its file is another one now: it was moved or replaced"
-    if not then.record or now.record != then.record:
+    if not then.record or then.sequence is None:
+        return "the change id is not one of ours"
+    if not now.raw:  # then the site's own comparison of the ids stands alone: FileFault
+        return None
+    if now.record != then.record:
         return "the tracking of changes began anew"
-    if then.sequence is None or now.sequence is None or now.sequence < then.sequence:
+    if now.sequence is None or now.sequence < then.sequence:
         return "the tracking of changes went back: a snapshot was reverted, or the host lost it"
     return None
 

@@ -16,25 +16,28 @@ from reconciler.core.ranges import Range, clip, merge
 from reconciler.drivers.vsphere import subject
 from reconciler.drivers.vsphere.changeid import ChangeId, doubt
 from reconciler.drivers.vsphere.collector import read_one
+from reconciler.drivers.vsphere.devices import tracking
 from reconciler.drivers.vsphere.digest import Properties
 from reconciler.drivers.vsphere.hardware import Devices, DiskFacts
 from reconciler.drivers.vsphere.history import doubt_since
 from reconciler.drivers.vsphere.machine import power_of
 from reconciler.drivers.vsphere.sdk import reference, vim, vmodl
+from reconciler.drivers.vsphere.workload import change_tracking
 from reconciler.errors import RetryableError, TerminalError
 
 _DEVICES, _POWER = "config.hardware.device", "runtime.powerState"
+_TRACKING = ("config.changeTrackingEnabled", "config.extraConfig")
 
 
 def read_changes(content: Any, site: str, vm: VmRef, uuid: str, at: str | None, since: str) -> Sequence[Range]:
     """Errors: TerminalError ChangeIdLost, DiskGone, VMGone; RetryableError SnapshotGone, NotOff."""
-    target, properties = subject.read(content, site, vm, (_DEVICES, _POWER))
+    target, properties = subject.read(content, site, vm, (_DEVICES, _POWER, *_TRACKING))
     snapshot = reference(content, vim.vm.Snapshot, at) if at else None
     if snapshot is None and power_of(properties.get(_POWER)) is not Power.OFF:
         raise RetryableError("NotOff", f"{vm} is not off, so that its last changes are still to come; wait for its power-off")
     try:
         disk = _disk(read_one(content, snapshot, (_DEVICES,)) if snapshot else properties, vm, uuid)
-        then, now = ChangeId.parse(since), ChangeId.of(disk, None)
+        then, now = ChangeId.parse(since), ChangeId.of(disk, None, tracked=snapshot is None and _tracked(properties, disk))
         if then is None or now is None or (why := doubt(then, now)):
             raise _lost(vm, disk, doubt(then, now))
         areas = _pages(target, disk, then.raw, snapshot)
@@ -48,6 +51,12 @@ def read_changes(content: Any, site: str, vm: VmRef, uuid: str, at: str | None, 
     if why := doubt_since(content, target, then.moment):
         raise _lost(vm, disk, why)
     return clip(areas, 0, disk.capacity_bytes)
+
+
+def _tracked(properties: Properties, disk: DiskFacts) -> bool:
+    """By the settings of VM and disk. That a VM without snapshots tells its disks' change ids is documented, and may not be so everywhere."""
+    extra = properties.get("config.extraConfig") or {}
+    return change_tracking(properties, extra) and tracking(disk, extra)
 
 
 def _lost(vm: VmRef, disk: DiskFacts, why: str | None) -> TerminalError:

@@ -76,7 +76,7 @@ def _disk(fact: DiskFacts, extra: Mapping[str, str], places: Places, vm_tracking
         serial=fact.uuid.replace("-", "").lower(),  # what the guest reads with disk.EnableUUID
         shared=fact.multi_writer,
         rdm=fact.backing_kind in _RAW,
-        change_tracking=vm_tracking and _tracking(fact, extra),
+        change_tracking=vm_tracking and tracking(fact, extra),
         change_id=fact.change_id,
     )
 
@@ -96,7 +96,7 @@ def _disk_document(fact: DiskFacts, disk: SourceDisk, extra: Mapping[str, str]) 
         "mode": fact.mode,
         "serial": disk.serial,
         "winDriveLetter": "",
-        "changeTrackingEnabled": _tracking(fact, extra),
+        "changeTrackingEnabled": tracking(fact, extra),
         "parent": fact.parents[0] if fact.parents else "",
         "deviceName": fact.device_name,
         "lunUuid": fact.lun_uuid,
@@ -104,7 +104,7 @@ def _disk_document(fact: DiskFacts, disk: SourceDisk, extra: Mapping[str, str]) 
     }
 
 
-def _tracking(fact: DiskFacts, extra: Mapping[str, str]) -> bool:
+def tracking(fact: DiskFacts, extra: Mapping[str, str]) -> bool:
     return extra.get(tracking_key(fact).lower(), "").lower() == "true"
 
 

@@ -114,6 +114,13 @@ def test_each_fact_of_the_disk_that_differs_is_a_doubt(now: DiskFacts, word: str
     assert word in why
 
 
+def test_where_the_running_disk_tells_no_id_the_rest_is_compared() -> None:
+    untold = replace(DISK, change_id=None)
+    assert doubt(given(DISK), ChangeId.of(untold, None, tracked=True)) is None
+    assert doubt(given(DISK), ChangeId.of(replace(untold, capacity_bytes=5), None, tracked=True))
+    assert doubt(given(replace(DISK, change_id="*")), ChangeId.of(untold, None, tracked=True))
+
+
 def test_a_disk_that_is_not_tracked_has_no_change_id() -> None:
     assert ChangeId.of(replace(DISK, change_id=None), MOMENT) is None
     assert doubt(given(DISK), None)
