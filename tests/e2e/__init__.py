@@ -6,8 +6,9 @@ Needs: go (1.24 or newer, with a module proxy for the first build), git with git
 RECONCILER_E2E_CRDS the CustomResourceDefinitions of KubeVirt, CDI, Multus and Forklift, one a file. For the image: root, podman, runc,
 debootstrap, a Debian mirror and a Python package index.
 Built programs are kept in RECONCILER_E2E_CACHE (default ~/.cache/reconciler-e2e) by the hash of their sources; the first build of the
-Kubernetes control plane takes minutes, later runs seconds; the image takes one to three minutes, then what its changed layers take. Where something is missing the tests fail if CI is "true", else they skip and
-say what. Everything listens on loopback on free ports, and is stopped at the end of the session, after failures too.
+Kubernetes control plane takes minutes, later runs seconds; the image takes one to three minutes, then what its changed layers take.
+Where something is missing the tests fail if CI is "true", else they skip and say what. Everything listens on loopback on free ports (a pod
+of the image on 8080), and is stopped at the end of the session, after failures too.
 
     control_plane.py  etcd, kube-apiserver, kube-controller-manager      proxy.py  faults at the wire, in front of any of the servers
     node.py, volumes.py, virt.py  what a cluster has besides: kubelet and scheduler, provisioner, KubeVirt's controllers

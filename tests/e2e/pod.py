@@ -138,6 +138,9 @@ class Running:
     process: subprocess.Popen[bytes]
     out: Path
 
+    def execute(self, *command: str) -> str:
+        return podman("exec", self.name, *command).stdout
+
     def terminate(self, seconds: float) -> int:
         """SIGTERM, as a kubelet sends it; the exit code."""
         podman("kill", "--signal=TERM", self.name)
