@@ -54,7 +54,7 @@ def read_changes(content: Any, site: str, vm: VmRef, uuid: str, at: str | None, 
 
 
 def _tracked(properties: Properties, disk: DiskFacts) -> bool:
-    """By the settings of VM and disk. That a VM without snapshots tells its disks' change ids is documented, and may not be so everywhere."""
+    """By the settings of VM and disk. A VM without snapshots should tell its disks' change ids as well, but need not everywhere."""
     extra = properties.get("config.extraConfig") or {}
     return change_tracking(properties, extra) and tracking(disk, extra)
 

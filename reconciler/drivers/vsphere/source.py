@@ -174,13 +174,15 @@ def _read_frozen(content: Any, vm: VmRef, properties: Properties) -> dict[str, P
 
 
 def _under_way(content: Any, vm: VmRef, tasks: list[Any], want: PowerRequest) -> bool:
-    """Whether a task that leads there is queued or running."""
+    """Whether a task that leads there is queued or running. Errors: RetryableError LeaseOpen, when an export made one fail."""
     ours = [info for info in subject.read_tasks(content, tasks) if info.get("info.descriptionId") in _TASKS[want]]
-    for info in ours:
-        if info.get("info.state") == "error":
-            words = subject.words(info.get("info.error"))
-            log.warning("an earlier power task failed", extra={"vm": str(vm), "want": want.value, "error": words})
-    return any(map(subject.alive, ours))
+    if any(map(subject.alive, ours)):
+        return True
+    for error in (info.get("info.error") for info in ours if info.get("info.state") == "error"):
+        log.warning("an earlier power task failed", extra={"vm": str(vm), "want": want.value, "error": subject.words(error)})
+        if isinstance(error, vim.fault.TaskInProgress) and (lease := open_lease(content, vm, error, tasks)) is not None:
+            raise lease
+    return False
 
 
 def _start(target: Any, want: PowerRequest) -> None:
