@@ -30,6 +30,7 @@ class NbdServer:
         self.holes = True  # zero blocks are answered as holes
         self.contexts = {"base:allocation": 7}
         self.dirty: set[int] = set()  # blocks, for contexts beside base:allocation
+        self.opaque: set[int] = set()  # blocks that are called holes, but not zero
         self.least = 1
         self.most = 32 << 20
         self.reads: list[tuple[int, int]] = []
@@ -201,7 +202,7 @@ class _Handler(socketserver.BaseRequestHandler):
                 end = min((at // BLOCK + 1) * BLOCK, offset + length)
                 if at >= end:
                     break
-                zero = 3 * (not any(self._data(at, end - at)))
+                zero = 1 if at // BLOCK in self.site.opaque else 3 * (not any(self._data(at, end - at)))
                 extents += struct.pack(">II", end - at, zero if name == "base:allocation" else at // BLOCK in self.site.dirty)
                 at = end
             self._chunk(cookie, 0, 5, struct.pack(">I", number) + (b"" if self.site.bad == "silent" else extents))

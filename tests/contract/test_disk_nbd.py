@@ -71,6 +71,12 @@ class TestExtents:
         assert got == merge(got) and got[-1] == (2 * MIB, BLOCK) and sum(got[-2]) <= MIB
         reader.close()
 
+    def test_a_hole_that_is_not_promised_to_be_zero_is_read(self, tcp: NbdSite) -> None:
+        tcp.server.opaque = {20}
+        reader = tcp.open()
+        assert (20 * BLOCK, BLOCK) in list(reader.data_ranges() or ())
+        reader.close()
+
     def test_a_server_without_block_status_cannot_tell(self, tcp: NbdSite) -> None:
         tcp.server.contexts = {}
         reader = tcp.open()

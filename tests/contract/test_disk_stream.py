@@ -113,6 +113,17 @@ def test_a_stream_that_breaks_off_has_no_watermark(streaming: Streaming, chunked
     assert streaming.target.read_bytes() == streaming.data
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_stream_that_ends_between_two_grains_is_not_whole(streaming: Streaming, chunked: bool) -> None:
+    """What a server that gives up neatly sends: HTTP is content, and only the missing end marker tells."""
+    pieces = list(vmdk_writer.pieces(streaming.data))
+    streaming.server.chunked = chunked
+    for cut in (1, len(pieces) // 2, len(pieces) - 1):
+        streaming.serve(b"".join(pieces[:cut]))
+        with pytest.raises(RetryableError, match="StreamBroken"):
+            streaming.run()
+
+
 @pytest.mark.parametrize("letter", ["T", "R", "B"])
 def test_a_fault_is_for_another_attempt(streaming: Streaming, letter: str) -> None:
     streaming.server.faults.script(letter)

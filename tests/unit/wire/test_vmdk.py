@@ -130,7 +130,7 @@ GOOD = zlib.compress(b"a" * 64 * KIB)
         [writer.grain(0, GOOD + b"more")],
         [writer.grain(0, zlib.compress(b"a" * 100))],
         [writer.grain(0, zlib.compress(b"a" * (64 * KIB + 1)))],
-        [writer.grain(0, zlib.compress(bytes(200 * MIB)))],
+        [writer.grain(0, zlib.compress(bytes(100 * MIB), 9))],
         [struct.pack("<QI", 0, 1 << 31).ljust(512, b"\0")],
         [struct.pack("<QII", 5, 0, 0).ljust(512, b"\0")],
         [struct.pack("<QII", 1, 0, 7).ljust(512, b"\0")],
