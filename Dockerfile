@@ -39,7 +39,7 @@ RUN sed -i 's/^Components: main$/Components: main contrib/' /etc/apt/sources.lis
  && apt-get install -y --no-install-recommends \
       ca-certificates git nbdkit nbdkit-plugin-vddk openssh-client python3 python3-libnbd tini \
  && rm -rf /var/lib/apt/lists/*
-# Guest conversion is not done yet, and it would make this image several times as big: --build-arg CONVERSION=yes.
+# Guest conversion is not done yet, and it would make this image twice as big: --build-arg CONVERSION=yes.
 ARG CONVERSION=no
 RUN if [ "$CONVERSION" = yes ]; then \
       apt-get update \

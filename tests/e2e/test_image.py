@@ -28,7 +28,7 @@ Json = dict[str, Any]
 LOCKED = ("--network=none", "--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "repo"
 GIT_PASSWORD = "forge-Pa55word-of-the-image"
-MAX_BYTES = 600 << 20  # 450 MB when this was written; virt-v2v alone adds 700
+MAX_BYTES = 600 << 20  # 450 MB when this was written; virt-v2v would double it
 
 
 @pytest.fixture(scope="module")
