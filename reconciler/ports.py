@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from reconciler.core.copyspec import CopyDisk, CopyResult, CopySpec, DiskProgress, ExportSpec, Reader, TlsSpec
+from reconciler.core.copyspec import CopyDisk, CopyResult, CopySpec, DiskProgress, ExportSpec, Reader, TlsSpec, VddkSpec
 from reconciler.core.inventory import Inventory, SiteInfo, SourceVm
 from reconciler.core.model import Absent, Known, Mark, Power, PowerRequest, Secret, VmRef, Watermark
 from reconciler.core.target import BinderSpec, CopyJob, Owner, TargetInventory, TargetVm, TargetVmSpec, Volume, VolumeSpec
@@ -62,6 +62,7 @@ class CopySource:
     connections: int
     request_bytes: int
     export: ExportSpec | None = None  # goes into CopySpec.export; the reader of its disks is VMDK_STREAM, their url is ""
+    vddk: VddkSpec | None = None  # goes into CopySpec.vddk; the reader of its disks is NBD, their url is ""
 
 
 class SourceDriver(Protocol):
@@ -102,7 +103,7 @@ class SourceDriver(Protocol):
     def read_changes(self, vm: VmRef, disk_uuid: str, at: str | None, since: str) -> Sequence[tuple[int, int]]:
         """What was written between change id `since` and our snapshot `at` (None: until now; the VM is off).
 
-        Shape: (offset, length) in bytes, ascending, disjoint, inside the capacity; may be empty. `since` is a SourceSnapshot.disks change id.
+        Shape: (offset, length) in bytes, ascending, disjoint, inside the capacity; may be empty. `since`: a change id of SourceSnapshot.disks.
         Errors: TerminalError ChangeIdLost, with the reason, whenever the platform forgot `since` or what it says about it may be a lie.
         """
         ...

@@ -102,4 +102,5 @@ def _spec(action: EnsureCopy, where: CopySource, disks: tuple[CopyDisk, ...]) ->
         request_bytes=where.request_bytes,
         bandwidth_bytes_per_s=action.bandwidth_bytes_per_s,
         export=where.export,
+        vddk=where.vddk,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.core.copyspec import ExportSpec, Reader
-from reconciler.core.datapath import EXPORT
+from reconciler.core.datapath import EXPORT, VDDK
 from reconciler.core.model import PowerRequest
 from reconciler.drivers.vsphere.sdk import reference, vim
 from reconciler.errors import RetryableError, TerminalError
@@ -156,6 +156,19 @@ def test_an_export_names_the_lease_that_the_worker_opens(site: Site, vcenter: VC
         devices = tuple((disk.uuid, int(disk.key)) for disk in vm.disks)
         assert source.export == ExportSpec(vcenter.url, False, vcenter.instance_uuid, vm.id, vm.uuid, vm.name, at, devices)
         assert source.ca_pem == site.ca_pem.strip()
+
+
+def test_vddk_gets_the_files_of_the_snapshot_whatever_is_below_them(site: Site, vcenter: VCenter) -> None:
+    site.world.create_snapshot(site.machine, "before the update")
+    snapshot = freeze(site)
+    vm = known(site.driver.read_vm(site.vm))
+    for at, disks in ((None, vm.disks), (snapshot.id, snapshot.disks)):
+        source = site.driver.describe_copy(vm, [DiskChoice(disk.uuid, VDDK) for disk in disks], at)
+        assert source.disks == {disk.uuid: (Reader.NBD, "") for disk in disks}
+        assert source.vddk is not None
+        assert (source.vddk.url, source.vddk.vm, source.vddk.snapshot) == (vcenter.url, vm.id, at)
+        assert source.vddk.files == tuple((disk.uuid, disk.backing.file) for disk in disks)
+        assert source.export is None
 
 
 def test_only_the_disks_that_need_it_are_in_the_lease(site: Site) -> None:

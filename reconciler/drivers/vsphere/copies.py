@@ -2,20 +2,22 @@
 
 What it is: pure; inventory -> URL or lease, with the conditions checked that make the bytes right (safety 3). What it is not: the choice of
 the path (core/datapath.py), or the reader (in the copy pod; it opens the lease itself). A lease covers the whole VM, or the whole snapshot,
-and is asked of the provider's own endpoint; so where one disk needs it, a Host manifest counts for none of that copy.
+and is asked of the provider's own endpoint, like VDDK; so where one disk needs either, a Host manifest counts for none of that copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconciler.core.copyspec import ExportSpec, Reader
-from reconciler.core.datapath import DATASTORE, EXPORT
+from reconciler.core import datapath
+from reconciler.core.copyspec import ExportSpec, Reader, VddkSpec
 from reconciler.core.inventory import SourceDisk, SourceVm
 from reconciler.drivers.vsphere.disks import flat_url
 from reconciler.drivers.vsphere.doors import Door
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.ports import DiskChoice
+
+VDDK_LIBDIR = "/opt/vmware-vix-disklib-distrib"  # where VDDK init images made for Forklift leave it, given a volume at /opt
 
 
 def readers(door: Door, vm: SourceVm, disks: Sequence[DiskChoice], at: str | None) -> dict[str, tuple[Reader, str]]:
@@ -25,19 +27,27 @@ def readers(door: Door, vm: SourceVm, disks: Sequence[DiskChoice], at: str | Non
 
 def export(vm: SourceVm, disks: Sequence[DiskChoice], at: str | None, url: str, esxi: bool, site_uuid: str) -> ExportSpec | None:
     """The lease for those of `disks` that are read by one; None where none is. `url`: of the provider."""
-    devices = tuple((c.disk_uuid, int(_disk(vm, c.disk_uuid, at).key)) for c in disks if c.path == EXPORT)
+    devices = tuple((c.disk_uuid, int(_disk(vm, c.disk_uuid, at).key)) for c in disks if c.path == datapath.EXPORT)
     return ExportSpec(url, esxi, site_uuid, vm.id, vm.uuid, vm.name, at, devices) if devices else None
+
+
+def vddk(vm: SourceVm, disks: Sequence[DiskChoice], at: str | None, url: str) -> VddkSpec | None:
+    """What VDDK needs for those of `disks` that it reads; None where it reads none. It finds its way down a chain by itself."""
+    files = tuple((c.disk_uuid, _disk(vm, c.disk_uuid, at).backing.file) for c in disks if c.path == datapath.VDDK)
+    return VddkSpec(url, vm.id, at, VDDK_LIBDIR, files) if files else None
 
 
 def _reader(door: Door, vm: SourceVm, choice: DiskChoice, at: str | None) -> tuple[Reader, str]:
     disk = _disk(vm, choice.disk_uuid, at)
-    if choice.path == EXPORT:
-        return Reader.VMDK_STREAM, ""
-    if choice.path != DATASTORE:
-        raise TerminalError(
-            "NotSupported", f"disk {disk.label} of {vm.name}: path {choice.path!r} is not available; use {DATASTORE!r} or {EXPORT!r}"
-        )
-    return Reader.HTTP_RANGE, _url(door, vm, disk, at)
+    match choice.path:
+        case datapath.DATASTORE:
+            return Reader.HTTP_RANGE, _url(door, vm, disk, at)
+        case datapath.EXPORT:
+            return Reader.VMDK_STREAM, ""
+        case datapath.VDDK:
+            return Reader.NBD, ""
+        case _:
+            raise TerminalError("NotSupported", f"disk {disk.label} of {vm.name}: there is no path {choice.path!r} here; plan the VM anew")
 
 
 def _url(door: Door, vm: SourceVm, disk: SourceDisk, at: str | None) -> str:

@@ -87,8 +87,8 @@ class VsphereSource:
         session = self._session
         url = f"https://{session.endpoint.authority}{session.endpoint.path}"
         site_uuid = session.run(f"describe the copy of {vm.name}", lambda content: str(content.about.instanceUuid))
-        export = copies.export(vm, disks, at, url, session.is_host, site_uuid)
-        door = self._door(vm) if export is None else self._own_door()
+        export, vddk = copies.export(vm, disks, at, url, session.is_host, site_uuid), copies.vddk(vm, disks, at, url)
+        door = self._door(vm) if export is None and vddk is None else self._own_door()
         return CopySource(
             disks=copies.readers(door, vm, disks, at),
             tls=door.trust.tls,
@@ -97,6 +97,7 @@ class VsphereSource:
             connections=CONNECTIONS,
             request_bytes=REQUEST_BYTES,
             export=export,
+            vddk=vddk,
         )
 
     def enable_tracking(self, vm: VmRef) -> None:
