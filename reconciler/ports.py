@@ -103,7 +103,7 @@ class SourceDriver(Protocol):
     def read_changes(self, vm: VmRef, disk_uuid: str, at: str | None, since: str) -> Sequence[tuple[int, int]]:
         """What was written between change id `since` and our snapshot `at` (None: until now; the VM is off).
 
-        Shape: (offset, length) in bytes, ascending, disjoint, inside the capacity; may be empty. `since`: a change id of SourceSnapshot.disks.
+        Shape: (offset, length) in bytes, ascending, disjoint, inside the capacity, or none. `since`: a change id of SourceSnapshot.disks.
         Errors: TerminalError ChangeIdLost, with the reason, whenever the platform forgot `since` or what it says about it may be a lie.
         """
         ...
