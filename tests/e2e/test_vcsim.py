@@ -161,6 +161,7 @@ def test_an_esxi_host_is_a_provider_by_itself(program: Path, pki: Path, e2e_ca: 
 
 
 BAR = 1.5  # times the bare collector call
+SMALL = 1000
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.deep)])
@@ -183,7 +184,7 @@ def test_an_inventory_costs_little_more_than_the_bare_collector_call(
             driver.read_site()
             seconds, inventory = timed(driver.read_inventory)
             first_s.append(seconds)
-            if len(first_s) == 2:
+            if len(first_s) == 2 and count <= SMALL:  # vcsim works out every page of a filter's first update from all machines
                 later_s = [timed(driver.read_inventory)[0] for _ in range(2)]
             driver.close()
             assert len(inventory.vms) == count
@@ -191,10 +192,8 @@ def test_an_inventory_costs_little_more_than_the_bare_collector_call(
     finally:
         vcsim.stop()
     ratio = min(first_s) / min(bare_s)
-    print(
-        f"\n{count:,} machines: bare collector call {min(bare_s):.2f} s, first read {min(first_s):.2f} s ({ratio:.2f} x), "
-        f"second (opens the filter) {later_s[0]:.2f} s, later {later_s[1]:.3f} s"
-    )
+    later = f", second (opens the filter) {later_s[0]:.2f} s, later {later_s[1]:.3f} s" if later_s else ""
+    print(f"\n{count:,} machines: bare collector call {min(bare_s):.2f} s, first read {min(first_s):.2f} s ({ratio:.2f} x){later}")
     assert ratio <= BAR
 
 
