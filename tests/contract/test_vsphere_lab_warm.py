@@ -44,6 +44,18 @@ def test_neither_memory_nor_a_quiet_guest_is_asked_for(site: Site, vcenter: VCen
     assert [(args["memory"], args["quiesce"]) for args in asked] == [(False, False)]
 
 
+def test_a_task_on_the_second_page_of_the_answer_is_seen(site: Site, vcenter: VCenter) -> None:
+    """A VM has more recent tasks than one answer of this site holds."""
+    for key in ("one", "two"):
+        freeze(site, key)
+        thaw(site, key)
+    assert len(vcenter.tasks.recent(site.machine)) > vcenter.retrieval.page_size
+    for _ in range(2):
+        site.driver.ensure_snapshot(site.vm, KEY)
+    site.advance(5)
+    assert len(site.machine.snapshots) == 1
+
+
 def test_a_template_has_no_snapshots_and_no_second_try(site: Site) -> None:
     site.machine.template = True
     with pytest.raises(TerminalError, match="NotSupported"):

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from reconciler.drivers.vsphere.collector import read_one
 from reconciler.drivers.vsphere.notes import Moment
 from reconciler.drivers.vsphere.sdk import kind, vim, vmodl
 
@@ -87,7 +88,7 @@ class _Flood(Exception):
 def read_moment(content: Any) -> Moment | None:
     """The newest event of the whole site. None where there are none, or the account may see none."""
     try:
-        latest = content.eventManager.latestEvent
+        latest = read_one(content, content.eventManager, ("latestEvent",)).get("latestEvent")
     except _BLIND:
         return None
     return Moment(int(latest.key), latest.createdTime) if latest is not None else None

@@ -273,12 +273,32 @@ class Manager:
         return [e for e in events if (begin is None or e.createdTime >= begin) and (end is None or e.createdTime <= end)]
 
 
+def site_of(manager: Manager) -> Any:
+    """Its property collector tells `latestEvent`, or leaves out what is unset."""
+
+    def retrieve(specs: Any, options: Any) -> Any:
+        told = manager.latestEvent
+        found = SimpleNamespace(obj=vim.event.EventManager("EventManager"), missingSet=[], propSet=[])
+        if told is not None:
+            found.propSet.append(SimpleNamespace(name="latestEvent", val=told))
+        return SimpleNamespace(objects=[found], token=None)
+
+    content = SimpleNamespace(propertyCollector=SimpleNamespace(RetrievePropertiesEx=retrieve))
+    content.eventManager = ManagerRef("EventManager")
+    content.eventManager.__dict__["QueryEvents"] = lambda wanted: manager.QueryEvents(wanted)
+    return content
+
+
+class ManagerRef(vim.event.EventManager):  # type: ignore[misc]
+    """A reference that the property collector takes, with the calls of a Manager."""
+
+
 def event(key: int, seconds: float, kind: str = "VmPoweredOnEvent") -> Any:
     return getattr(vim.event, kind)(key=key, createdTime=AT + timedelta(seconds=seconds))
 
 
 def asked(own: list[Any], elsewhere: list[Any], moment: Moment | None = MOMENT) -> str | None:
-    content = SimpleNamespace(eventManager=Manager(own, elsewhere))
+    content = site_of(Manager(own, elsewhere))
     return history.doubt_since(content, vim.VirtualMachine("vm-1"), moment)
 
 
@@ -323,7 +343,7 @@ def test_a_history_that_may_not_be_read_proves_nothing(monkeypatch: pytest.Monke
     monkeypatch.setattr(Manager, "QueryEvents", refuse)
     assert asked([], [event(4711, 0)]) is not None
     monkeypatch.setattr(Manager, "latestEvent", property(refuse))
-    assert history.read_moment(SimpleNamespace(eventManager=Manager([], []))) is None
+    assert history.read_moment(site_of(Manager([], []))) is None
     assert asked([], [event(4711, 0)]) is not None
 
 
