@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -53,7 +54,7 @@ class Export:
         if isinstance(self.address, tuple):
             sock = socket.create_connection(self.address, timeout_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
+            return _blocking(sock, timeout_s)
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.settimeout(timeout_s)
@@ -61,7 +62,17 @@ class Export:
         except BaseException:
             sock.close()
             raise
-        return sock
+        return _blocking(sock, timeout_s)
+
+
+def _blocking(sock: socket.socket, timeout_s: float) -> socket.socket:
+    """The kernel's own timeout instead of Python's, under which each read is a poll and a read of whatever is there: one call now fills
+    a buffer. A timeout comes as EAGAIN, an OSError too."""
+    limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+    sock.settimeout(None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    return sock
 
 
 class NbdReader:

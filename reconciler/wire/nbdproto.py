@@ -174,7 +174,7 @@ class Conversation:
     def _fill(self, view: memoryview) -> None:
         done = 0
         while done < len(view):
-            step = self._sock.recv_into(view[done:])
+            step = self._sock.recv_into(view[done:], 0, socket.MSG_WAITALL)
             if not step:
                 raise RetryableError("ShortRead", f"{self._label}: the server hung up in the middle of an answer")
             done += step
