@@ -146,7 +146,7 @@ class HttpRangeReader:
             try:
                 self._fetch(offset, buffer, headers)
                 self._file.trial = False
-                return None
+                return
             except _Unauthorized:
                 self.close()
                 if renewed:

@@ -77,11 +77,15 @@ class SimClock:
 
 
 class Inline:
-    """Runs the copy pod's program at once, in this process. `killed`: the n-th copy ends as if killed for memory."""
+    """Runs the copy pod's program at once, in this process. `killed`: the n-th copy ends as if killed for memory.
 
-    def __init__(self) -> None:
+    `beat` lets what is due at the source happen meanwhile, without any time going by: a lease becomes ready.
+    """
+
+    def __init__(self, beat: Callable[[], None]) -> None:
         self.starts = 0
         self.killed: set[int] = set()
+        self._beat = beat
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, log_path: Path) -> Ended:
         out = io.StringIO()
@@ -92,11 +96,27 @@ class Inline:
             self.starts += 1
             if self.starts in self.killed:
                 return Ended(-9)
-            with contextlib.redirect_stdout(out):
+            with contextlib.redirect_stdout(out), self._beating():
                 code = worker.run(Path(argv[-1]))
         with log_path.open("a") as log:
             log.write(out.getvalue())
         return Ended(code)
+
+    @contextlib.contextmanager
+    def _beating(self) -> Iterator[None]:
+        end = threading.Event()
+
+        def beats() -> None:
+            while not end.wait(0.02):
+                self._beat()
+
+        thread = threading.Thread(target=beats)
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
 
 
 @dataclass(frozen=True)
@@ -254,7 +274,8 @@ class SimLab:
         self.locked = self.world.add_datastore("locked", dc, base_readable=False)
         self.network = self.world.add_network("VM Network", dc)
         self.vcenter = VCenter(self.world, self.ca, self.clock, user=USER, password=PASSWORD, page_size=page_size)
-        self.inline = Inline()
+        self.vcenter.leases.ready_s = 0.0
+        self.inline = Inline(self._beat)
         self.cluster = Cluster(root / "cluster", self.ca, self.clock, programs={"reconciler": ["reconciler"]}, launcher=self.inline)
         self.ttl_s = ttl_s
         self.repo = root / "repo.git"
@@ -288,6 +309,10 @@ class SimLab:
     def settle(self) -> None:
         self.world.tick()
         self.cluster.step()
+
+    def _beat(self) -> None:
+        with self.world.lock:
+            self.world.settle()
 
     # ---- arranging ----
 
