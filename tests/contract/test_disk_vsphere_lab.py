@@ -70,6 +70,6 @@ class TestFolder(ReaderContract):
         reader = site.open()
         self.read(reader, 0, 4096)
         site.center.world.power_on(site.vm)
-        with pytest.raises(RetryableError, match="SourceBusy"):
+        with pytest.raises(RetryableError, match="SourceLocked"):
             self.read(reader, 0, 4096)
         reader.close()
