@@ -7,7 +7,6 @@ What it is not: known to anything else; no product code can tell that it runs in
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -30,16 +29,16 @@ from reconciler.lab.clock import WallClock
 from reconciler.lab.cluster.site import Cluster
 from reconciler.lab.machines import Vm
 from reconciler.lab.tls import LabCa
-from reconciler.lab.vcenter.estate import build_shop_estate
+from reconciler.lab.vcenter.estate import add_warm_pair, build_shop_estate
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
+from reconciler.labperson import PORT, Person, examples
 from reconciler.report.live import LiveRow, LiveView
 from reconciler.report.tables import DiskProof, proof_table
 from reconciler.report.words import phase_words
 from reconciler.settings import Settings, inherited_environment
 
 USER, PASSWORD = "svc-reconciler@vsphere.local", "lab-only-Pa55word"
-PORT = 18443  # what examples/repo names; another one is taken, by a commit, when it is busy
 STATUS_BRANCH = "reconciler/status"
 
 
@@ -60,9 +59,12 @@ class Lab:
     world: World
     vcenter: VCenter
     cluster: Cluster
-    repo: Path
-    clone: Path
+    person: Person
     kubeconfig: Path
+
+    @property
+    def repo(self) -> Path:
+        return self.person.repo
 
 
 def run(wishes: Wishes) -> int:
@@ -75,7 +77,7 @@ def run(wishes: Wishes) -> int:
         clock = SystemClock()
         began = clock.monotonic()
         try:
-            records = _until_ended(engine, console, clock)
+            records = _until_ended(engine, console, clock, lab)
             proofs = _proofs(lab, records)
             _tell(console, wishes, lab, records, proofs, clock.monotonic() - began)
             if wishes.serve:
@@ -109,6 +111,7 @@ def _lab(root: Path, wishes: Wishes) -> Iterator[Lab]:
     ca = LabCa(root / "pki")
     world = World(root / "vsphere", clock)
     build_shop_estate(world)
+    add_warm_pair(world)
     vcenter = VCenter(world, ca, clock, port=_port(), user=USER, password=PASSWORD)
     cluster = Cluster(root / "cluster", ca, clock, programs={"reconciler": [sys.executable, "-m", "reconciler"]})
     _seed(cluster, ca)
@@ -116,10 +119,10 @@ def _lab(root: Path, wishes: Wishes) -> Iterator[Lab]:
         for site in (world, vcenter, cluster):
             stack.callback(site.stop)
             site.start()
-        repo, clone = _git(root, wishes.repo_from or _examples(), vcenter.url)
+        person = Person(root, wishes.repo_from or examples(), vcenter.url)
         kubeconfig = root / "kubeconfig"
         cluster.write_kubeconfig(kubeconfig)
-        yield Lab(root, world, vcenter, cluster, repo, clone, kubeconfig)
+        yield Lab(root, world, vcenter, cluster, person, kubeconfig)
 
 
 def _port() -> int:
@@ -153,38 +156,6 @@ def _seed(cluster: Cluster, ca: LabCa) -> None:
             "spec": {"config": '{"cniVersion": "0.3.1", "type": "bridge", "bridge": "br-app", "vlan": 210}'},
         }
     )
-
-
-# ---- git --------------------------------------------------------------------------------------------------------------------------------
-
-
-def _examples() -> Path:
-    """examples/repo: in the wheel as data, in a checkout beside the package."""
-    here = Path(__file__).parent
-    for place in (here / "_data" / "examples" / "repo", here.parent / "examples" / "repo"):
-        if place.is_dir():
-            return place
-    raise UserError("NotFound", "the example repo is not part of this installation; name one with --repo-from")
-
-
-def _git(root: Path, examples: Path, url: str) -> tuple[Path, Path]:
-    """A bare repo with the estate as its first commit, and a clone for a person, made as a person would make them."""
-    from git import Actor, Repo
-
-    person = Actor("A. Person", "person@lab.invalid")
-    repo, clone = root / "repo.git", root / "clone"
-    with Repo.init(repo, bare=True, initial_branch="main"), Repo.init(clone, initial_branch="main") as work:
-        work.create_remote("origin", str(repo))
-        shutil.copytree(examples, clone, dirs_exist_ok=True)
-        work.git.add("--all")
-        work.index.commit("Move the shop: providers, maps, plan and first run", author=person, committer=person)
-        provider = clone / "providers" / "vcenter-lab.yaml"
-        if provider.is_file() and not url.startswith(f"https://127.0.0.1:{PORT}/"):
-            provider.write_text(provider.read_text().replace(f"https://127.0.0.1:{PORT}/sdk", url))
-            work.git.add("--all")
-            work.index.commit(f"Point vcenter-lab at {url}: port {PORT} is busy on this machine", author=person, committer=person)
-        work.git.push("--set-upstream", "origin", "main")
-    return repo, clone
 
 
 def _settings(lab: Lab) -> Settings:
@@ -221,13 +192,14 @@ def _row(report: PassReport, vm: VmRecord) -> LiveRow:
     return LiveRow(vm.name or vm.wanted, phase, done, total, rate, "" if vm.result is Result.SUCCEEDED else vm.message)
 
 
-def _until_ended(engine: Engine, console: Console, clock: SystemClock) -> Records:
+def _until_ended(engine: Engine, console: Console, clock: SystemClock, lab: Lab) -> Records:
     last: list[Records] = []
     with LiveView(console, clock) as view:
 
         def on_pass(report: PassReport) -> bool:
             last[:] = [report.records]
             view.show(_rows(report))
+            lab.person.look(report.records)
             return True
 
         engine.run(once=True, max_wait_s=60.0, on_pass=on_pass)
@@ -235,7 +207,7 @@ def _until_ended(engine: Engine, console: Console, clock: SystemClock) -> Record
 
 
 def _serve(engine: Engine, console: Console, clock: SystemClock, lab: Lab) -> None:
-    console.print(f"\nServing. Edit [bold]{lab.clone}[/], commit, push; Ctrl-C ends it.")
+    console.print(f"\nServing. Edit [bold]{lab.person.clone}[/], commit, push; Ctrl-C ends it.")
     console.print(f"  reconciler status --repo {lab.repo} --watch", highlight=False)
     console.print(f"  kubectl --kubeconfig {lab.kubeconfig} get vm -A", highlight=False)
     try:
