@@ -121,7 +121,7 @@ def precopy(v: View) -> Move:
     if vm.power is Power.SUSPENDED:
         held = Hold("SourceChanged", "Suspended", f"{vm.name} is suspended; resume it or power it off, then this run goes on")
     if r is None:
-        return held if held is not None and not v.jobs else _between(v)
+        return held if held is not None and not v.jobs and not _in_the_way(v) else _between(v)
     if held is not None:
         return interrupt(v, mine, held.message)
     if _cutover_due(v) and _may_interrupt(v):
@@ -164,7 +164,8 @@ def _between(v: View) -> Move:
 
 def begin_round(v: View, *, final: bool) -> Note:
     """Numbers only grow, over runs too: a mark of an earlier round is never taken for one of this."""
-    marks = [x.mark.round for _, x in v.volumes if x.mark is not None]
+    seen = (v.volume(d) for d in v.frozen.disks)
+    marks = [x.mark.round for x in seen if x is not None and x.mark is not None]
     number = max([r.number for r in v.record.rounds] + marks, default=0) + 1
     rounds = (*v.record.rounds, RoundRecord(number, v.now, final=final))[-KEPT_ROUNDS:]
     return Note(replace(v.record, rounds=rounds, next_round_at=None))
