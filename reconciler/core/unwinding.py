@@ -97,9 +97,11 @@ def watch_guest(v: View) -> Move:
 
 
 def worth_keeping(v: View) -> bool:
-    """A failed (not cancelled) VM whose source stays off: marks and watermarks can prove their bytes to the next run."""
+    """A failed (not cancelled) VM whose source stays off: marks and watermarks can prove their bytes to the next run. One with a change id
+    can though the source runs."""
     proven = any(x.mark is not None or x.watermark is not None for _, x in v.volumes)
-    return v.record.cancel_at is None and not must_give_back(v) and proven
+    tracked = any(x.mark is not None and x.mark.change_id is not None for _, x in v.volumes)
+    return v.record.cancel_at is None and (tracked or (proven and not must_give_back(v)))
 
 
 def doomed(v: View) -> tuple[str, ...]:

@@ -313,9 +313,9 @@ class Cut:
 
 
 def test_a_cutover_in_the_first_copy_keeps_what_was_proven(lab: SimLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 24
+    size = 64
     lab.tracked_vm("web", mib=size).writes_per_tick = 1
-    cut = Cut(monkeypatch, 12 * MIB)
+    cut = Cut(monkeypatch, 40 * MIB)
     begin(lab, "web")
     go_on(lab, lambda: lab.inline.starts >= 1, 60)
     lab.migration(cutover=lab.clock.now())
