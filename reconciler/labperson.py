@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from git import Actor, Repo
 
+from reconciler.clock import SystemClock
 from reconciler.core.record import Records, VmRecord
 from reconciler.errors import UserError
 
@@ -62,7 +62,7 @@ class Person:
             self._ask(f"  cutover: {_now()}\n", "", "Cut shop-wave-2 over now")
 
     def _far_enough(self, vms: Iterable[VmRecord]) -> bool:
-        return all(v.base_unreadable and _rounds(v) or _rounds(v) > DELTA_ROUNDS for v in vms)
+        return all((v.base_unreadable and _rounds(v) > 0) or _rounds(v) > DELTA_ROUNDS for v in vms)
 
     def _once(self, what: str) -> bool:
         """A file that is not the example's (--repo-from) is left to its owner."""
@@ -95,4 +95,4 @@ def _rounds(vm: VmRecord) -> int:
 
 
 def _now() -> str:
-    return f'"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"'
+    return f'"{SystemClock().now():%Y-%m-%dT%H:%M:%SZ}"'

@@ -23,7 +23,7 @@ class VolumeMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Which reconciler this is: an id minted once per status branch (safety 6). `inherits`: those of lost branches that a person acknowledged.
+    """Which reconciler this is: an id minted once per status branch (safety 6). `inherits`: of lost branches that a person answers for.
 
     Labels in a cluster say who made a thing; whether that is us is judged by `owns`, and nowhere else.
     """

@@ -53,7 +53,7 @@ spec: {}
 def provider(lab: SimLab, name: str, *, url: str = "", storage_class: str = "fast", **secret: str) -> None:
     """A Provider with maps, plan and Migration of its own name."""
     lab.write(f"{name}.yaml", PROVIDER.format(name=name, url=url or lab.vcenter.url, storage_class=storage_class))
-    text = PLAN.format(name=name, namespace="shop", vms=f"[{{name: {name}-vm}}]", annotations="{}")
+    text = PLAN.format(name=name, namespace="shop", vms=f"[{{name: {name}-vm}}]", annotations="{}", type="cold")
     lab.write(
         f"plans/{name}.yaml",
         text.replace("name: vc,", f"name: {name},")
@@ -99,7 +99,7 @@ def mistakes(lab: SimLab) -> None:
     """Plan `wave`: one good VM among bad ones. Files that are wrong as files."""
     lab.write("broken.yaml", BROKEN)
     for copy in ("one", "two"):
-        text = PLAN.format(name="double", namespace="shop", vms="[{name: good}]", annotations="{}")
+        text = PLAN.format(name="double", namespace="shop", vms="[{name: good}]", annotations="{}", type="cold")
         lab.write(f"plans/double-{copy}.yaml", text)
     for name in ("good", "db", "taken"):
         lab.vm(name)

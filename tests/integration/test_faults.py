@@ -219,7 +219,7 @@ def test_a_lost_race_inside_of_runs_drops_the_decision(tmp_path: Path, monkeypat
         seen: list[object] = []
 
         def touch() -> None:
-            seen.append(effects(lab))
+            seen.append(effects(lab)[1:])  # a trial mount whose result was not committed yet is repeated, and nothing else
             path = "runs/openshift-mtv/run-1/run.yaml"
             text = lab.git("show", f"reconciler/status:{path}", cwd=lab.repo)
             commit_on_status(lab, path, text + "# looked at by somebody\n")

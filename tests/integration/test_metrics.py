@@ -15,6 +15,7 @@ from reconciler.clock import SystemClock
 from reconciler.commands.run import feed
 from reconciler.core.desired import Place, ProviderSpec
 from reconciler.core.model import ObjectRef, Platform
+from reconciler.core.target import Instance
 from reconciler.errors import UserError
 from reconciler.metrics import STALE_S, Endpoint, Metrics
 from reconciler.settings import Settings
@@ -115,7 +116,7 @@ def test_a_change_of_ours_on_the_target_ends_the_wait(tmp_path: Path) -> None:
     with SimLab(tmp_path) as lab:
         drivers = Drivers(Settings(repo="", kubeconfig=lab.kubeconfig), clock, alarm.ring)
         host = ProviderSpec(ObjectRef(NS, "host"), Platform.OPENSHIFT, "", None, {}, Place("p", 1))
-        target = drivers.target(host)
+        target = drivers.target(host, Instance())
         try:
             alarm.wait(10.0)  # both watches tell that they are open
             alarm.wait(1.0)

@@ -127,7 +127,7 @@ def test_the_inventory_names_what_plans_and_maps_need(lab: SimLab) -> None:
     web = found["vms"][1]
     assert web["power"] == "On" and web["path"].endswith("/web") and web["nics"][0]["network"] == "VM Network"
     assert {d["path"] for d in web["disks"]} == {"datastore"} and "flat file" in web["disks"][0]["reason"]
-    assert [n["name"] for n in found["networks"]] == ["VM Network"] and [s["name"] for s in found["datastores"]] == ["ds"]
+    assert [n["name"] for n in found["networks"]] == ["VM Network"] and [s["name"] for s in found["datastores"]] == ["ds", "locked"]
     assert changed(lab) == []
 
 

@@ -68,7 +68,7 @@ class Field:
         git("checkout", "-q", "-b", "main", cwd=self.clone)
         vms = "[" + ", ".join(f'{{name: "{n}"}}' for n in NAMES) + "]"
         text = MANIFESTS.format(url=self.vcenter.url)
-        text += "---\n" + PLAN.format(name="wave", namespace="shop", vms=vms, annotations="{}")
+        text += "---\n" + PLAN.format(name="wave", namespace="shop", vms=vms, annotations="{}", type="cold")
         text += "---\n" + MIGRATION.format(name="run-1", plan="wave", more="")
         (self.clone / "all.yaml").write_text(text)
         git("add", "-A", cwd=self.clone)

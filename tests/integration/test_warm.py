@@ -11,6 +11,7 @@ import pytest
 from reconciler.core.model import Milestone, Power, Result
 from reconciler.errors import RetryableError
 from reconciler.lab import machines
+from reconciler.lab.machines import Vm
 from reconciler.wire.http import HttpRangeReader
 from tests.integration.loops import condition, go_on, machine, record_of, tale, told
 from tests.integration.simlab import SimLab
