@@ -44,6 +44,7 @@ from reconciler.core.record import IntentKind, Records
 from reconciler.core.target import Job, JobPhase, Owner, TargetInventory, TargetVm, Volume, VolumeMode, Writer
 from reconciler.core.view import Observed
 from reconciler.engine import publish
+from reconciler.engine.copies import Doubts
 from reconciler.engine.memory import Recollection
 from reconciler.engine.observe import Watch, _rewound
 from reconciler.engine.publish import Urgency
@@ -97,6 +98,7 @@ class Pod:
     action: EnsureCopy
     step: int = 0
     lost: bool = False
+    ranges: dict[str, frozenset[int]] = field(default_factory=dict)  # disk uuid -> the halves to be copied, where it is not all
 
 
 @dataclass
@@ -117,7 +119,7 @@ class LiveLand(Toyland):
         super().__init__(vms, desired)
         self.progress_of: dict[str, tuple[DiskProgress, ...]] = {}  # the last lines in the logs of ended pods
         self.clock = ToyClock(self)
-        self.version = {d.uuid: 1 for v in self.vms.values() for d in v.disks}
+        self.version = {d.uuid: [1, 1] for v in self.vms.values() for d in v.disks}
         self.content: dict[str, list[int]] = {}  # PVC uid -> the version in each half
         self.gone_uids: set[str] = set()
         self.pods: list[Pod] = []
@@ -128,7 +130,7 @@ class LiveLand(Toyland):
         self.processes = {name: self.newborn() for name in ("a", "b")}
         self.past: list[tuple[Records, list[str]]] = []
         self.backups: list[dict[str, dict[str, object]]] = []
-        self.finals: dict[tuple[str, str], int] = {}
+        self.finals: dict[tuple[str, str], list[int]] = {}
         self.ours_on: set[str] = set()  # source VM names that we powered on last
         self.started: set[str] = set()  # target VMs that we started
         self.rewound_at: datetime | None = None
@@ -143,12 +145,12 @@ class LiveLand(Toyland):
     def write(self, name: str) -> None:
         for disk in self.vms[name].disks:
             self.serial += 1
-            self.version[disk.uuid] = self.serial
+            self.version[disk.uuid] = [self.serial, self.serial]
 
     def keep_finals(self) -> None:
         for vm in self.vms.values():
             if vm.power is Power.OFF:
-                self.finals.update({(d.uuid, vm.epoch or ""): self.version[d.uuid] for d in vm.disks})
+                self.finals.update({(d.uuid, vm.epoch or ""): list(self.version[d.uuid]) for d in vm.disks})
 
     def power_on(self, name: str) -> None:
         if self.vms[name].power is not Power.ON:
@@ -181,18 +183,23 @@ class LiveLand(Toyland):
         if pod.step < 2:
             for wish, (_, pvc, _) in zip(pod.action.disks, pod.action.job.volumes, strict=True):
                 volume = self.volumes.get(pvc)
-                if volume is not None and (pod.step + 1) * wish.capacity_bytes // 2 > wish.resume_bytes:
-                    self.content[volume.uid][pod.step] = self.version.get(wish.disk_uuid, -1)
+                if volume is None or pod.step not in pod.ranges.get(wish.disk_uuid, (0, 1)):
+                    continue
+                if (pod.step + 1) * wish.capacity_bytes // 2 > wish.resume_bytes:
+                    self.content[volume.uid][pod.step] = self._read_half(pod, wish.disk_uuid)
             pod.step += 1
         elif not pod.lost:
             self.end_pod(pod, self.exits.pop(0) if self.exits else 0)
 
-    def end_pod(self, pod: Pod, code: int) -> None:
+    def _read_half(self, pod: Pod, uuid: str) -> int:
+        return self.version.get(uuid, [-1, -1])[pod.step]
+
+    def end_pod(self, pod: Pod, code: int, reason: str = "Broken") -> None:
         self.pods.remove(pod)
         if (job := self.jobs.get(pod.job)) is None:
             return
         disks = tuple(DiskResult(d.disk_uuid, code == 0, 1, 1, 0, 1, 1.0, "http-range", "ok") for d in pod.action.disks)
-        result = CopyResult(disks, None if code == 0 else "Broken: it broke", None if code == 0 else "Broken")
+        result = CopyResult(disks, None if code == 0 else f"{reason}: it broke", None if code == 0 else reason)
         text = result_line(result) if code in (0, 65, 75) else ""
         phase = JobPhase.SUCCEEDED if code == 0 else JobPhase.FAILED
         self.jobs[job.name] = replace(job, phase=phase, exit_code=code, termination_message=text)
@@ -283,7 +290,8 @@ class LiveLand(Toyland):
     def _execute(self, who: str, action: Action, fate: Fate) -> Outcome:
         name = type(action).__name__
         kind, lands = fate.faults.get(name, ("", True))
-        error, proof = (ActError(kind, "Injected", "injected") if kind else None), None
+        error = ActError(kind, "Injected", "injected") if kind else None
+        found: Known[SourceVm] | Doubts | None = None
         if lands:
             try:
                 age = 0.0 if self.lease == who else None
@@ -291,23 +299,25 @@ class LiveLand(Toyland):
                     raise Refused("void", why)
                 if age is None:
                     raise Refused("retryable", "LeaseLost")
-                proof = self._apply(action)
+                found = self._apply(action)
             except Refused as refused:
                 error = refused.error
-        return Outcome(action.key, name, self.now, error, None if error else proof)
+        proof, doubted = (None, found) if isinstance(found, tuple) else (found, ())
+        return Outcome(action.key, name, self.now, error, None if error else proof, () if error else doubted)
 
     # ---- acts, as the drivers and engine/execute.py do them ----
 
-    def _apply(self, action: Action) -> Known[SourceVm] | None:
+    def _apply(self, action: Action) -> Known[SourceVm] | Doubts | None:
         self.judge_act(action)
         before = dict(self.volumes)
+        doubted: Doubts = ()
         match action:
             case EnsureVolumes():
                 self._ensure_volumes(action)
             case EnsureVm():
                 self._ensure_vm(action)
             case EnsureCopy():
-                self._ensure_copy(action)
+                doubted = self._ensure_copy(action)
             case PowerSource():
                 self._power_source(action)
             case StartTarget():
@@ -335,16 +345,14 @@ class LiveLand(Toyland):
             case ReleaseVolumes() if any((now := self.volumes.get(v.name)) is None or now.uid != v.uid for v in action.volumes):
                 raise Refused("retryable", "Conflict")
             case ProveOff():
-                found = next((v for v in self.vms.values() if v.uuid == action.vm.uuid), None)
-                if self.source_unknown:
-                    raise Refused("retryable", "Unreachable")
-                return Known(found) if found else None
+                seen = self._direct(action.vm.uuid)
+                return seen if isinstance(seen, Known) else None
             case _:
                 super()._apply(action)
         for name, volume in self.volumes.items():
             if name in before and before[name] != volume:
                 self.volumes[name] = replace(volume, resource_version=str(int(volume.resource_version) + 1))
-        return None
+        return doubted or None
 
     def _ensure_volumes(self, action: EnsureVolumes) -> None:
         for spec, adopt in action.volumes:
@@ -377,14 +385,17 @@ class LiveLand(Toyland):
             found, migration=s.owner.migration, milestone=s.owner.milestone, commit=s.owner.commit, source=s.owner.source
         )
 
-    def _ensure_copy(self, action: EnsureCopy) -> None:
+    def _ensure_copy(self, action: EnsureCopy) -> Doubts:
         vm = self._direct(action.source.uuid)
-        if isinstance(vm, Absent) or vm.value.power is not Power.OFF or vm.value.epoch != action.epoch:
+        if isinstance(vm, Absent) or not self._readable(action, vm.value):
             raise Refused("retryable", "SourceChanged")
+        ranges, doubts = self._changed(action)
+        if doubts:
+            return doubts
         if (found := self.jobs.get(action.job.name)) is not None:
             if found.round_key != action.job.round_key:
                 raise Refused("terminal", "NameTaken")
-            return
+            return ()
         if guards.may_copy(tuple((pvc, self._read_volume(pvc)) for _, pvc, _ in action.job.volumes)) is not None:
             raise Refused("retryable", "WriterNotFenced")
         j = action.job
@@ -392,7 +403,15 @@ class LiveLand(Toyland):
             j.namespace, j.name, j.name, JobPhase.RUNNING, j.owner.migration, j.owner.vm, j.round_key, j.attempt, None, "", ""
         )
         self.progress_of.pop(j.name, None)
-        self.pods.append(Pod(j.name, action))
+        self.pods.append(Pod(j.name, action, ranges=ranges))
+        return ()
+
+    def _readable(self, action: EnsureCopy, vm: SourceVm) -> bool:
+        return vm.power is Power.OFF and vm.epoch == action.epoch
+
+    def _changed(self, action: EnsureCopy) -> tuple[dict[str, frozenset[int]], Doubts]:
+        """Disk uuid -> the halves to be copied, where it is not all of them; or whose change id does not count."""
+        return {}, ()
 
     def _direct(self, uuid: str) -> Known[SourceVm] | Absent:
         if self.source_unknown:
@@ -431,8 +450,7 @@ class LiveLand(Toyland):
         if self.targets[action.name].power is Power.ON:
             return
         for pvc, uuid in action.volumes:
-            want = self.version[uuid]
-            assert self.content[self.volumes[pvc].uid] == [want, want], f"{pvc} does not hold the bytes of {uuid}"
+            assert self.content[self.volumes[pvc].uid] == self.version[uuid], f"{pvc} does not hold the bytes of {uuid}"
         self.started.add(action.name)
         self.targets[action.name] = replace(
             self.targets[action.name],
@@ -539,7 +557,7 @@ class LiveLand(Toyland):
                     volume = self.volumes.get(disk.pvc)
                     want = self.finals.get((disk.uuid, record.epoch))
                     if volume is not None:  # else TargetLost, or the guard of the start refuses
-                        assert self.content[volume.uid] == [want, want], f"handed over with other bytes in {disk.pvc}"
+                        assert self.content[volume.uid] == want, f"handed over with other bytes in {disk.pvc}"
 
     def judge_act(self, action: Action) -> None:
         """Intents are in git before the act; what carries no key of ours is never named by one."""
@@ -583,11 +601,11 @@ class LiveLand(Toyland):
         now = {f"{t.uid}/{t.generation}" for t in self.targets.values() if t.source.endswith(f"/{vm.uuid}")} or {""}
         if mark is not None and mark.target in now and (mark.volume_uid, mark.epoch) == (volume.uid, vm.epoch):
             assert vm.power is Power.OFF, f"a final mark on {volume.name} while the source runs"
-            assert have == [want, want], f"the mark of {volume.name} is ahead of its bytes"
+            assert have == want, f"the mark of {volume.name} is ahead of its bytes"
         hashes = {sha256(one.encode()).hexdigest()[:8] for one in now}
         if low is not None and low.round_key.rpartition(".")[2] in hashes and low.round_key.split(":", 1)[1].rsplit(":", 1)[0] == vm.epoch:
             halves = low.proven_bytes * 2 // capacity
-            assert have[:halves] == [want] * halves, f"the watermark of {volume.name} is ahead of its bytes"
+            assert have[:halves] == want[:halves], f"the watermark of {volume.name} is ahead of its bytes"
 
     def judge_quiet(self) -> None:
         """All runs ended: nothing temporary is left, and what is left stands in the records."""

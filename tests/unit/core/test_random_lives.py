@@ -173,7 +173,7 @@ class Lives(RuleBasedStateMachine):
                 first = vm.disks[0]
                 disk = replace(first, key=f"9{len(vm.disks)}", uuid=f"added-{len(vm.disks)}", label="added", unit=9)
                 self.land.vms["web"] = replace(vm, disks=(*vm.disks, disk))
-                self.land.version[disk.uuid] = 1
+                self.land.version[disk.uuid] = [1, 1]
                 self.land.keep_finals()
 
         if in_between:
@@ -286,6 +286,9 @@ class Lives(RuleBasedStateMachine):
         self.restored = True
         self.land.restore_git(-1 - age % len(self.land.past))
 
+    def let_it_end(self) -> None:
+        """What a person has to say besides, once everything is mended; a cold run needs no more."""
+
     # ---- what must hold ----
 
     @invariant()
@@ -300,6 +303,7 @@ class Lives(RuleBasedStateMachine):
         land = self.land
         land.source_unknown, land.obey_shutdown = False, True
         self.restore_the_manifests()
+        self.let_it_end()
         self.node_fenced()
         for _ in range(300):
             land.one_pass(land.lease)

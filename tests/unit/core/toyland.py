@@ -214,10 +214,10 @@ class Toyland:
         name = type(action).__name__
         if (error := self.fail.pop(name, None)) is not None:
             return Outcome(action.key, name, self.now, error)
-        proof = self._apply(action)
-        return Outcome(action.key, name, self.now, None, proof)
+        found = self._apply(action)
+        return Outcome(action.key, name, self.now, None, None if isinstance(found, tuple) else found)
 
-    def _apply(self, action: Action) -> Known[SourceVm] | None:
+    def _apply(self, action: Action) -> Known[SourceVm] | tuple[tuple[str, str], ...] | None:
         self.serial += 1
         match action:
             case EnsureNamespace():

@@ -1,0 +1,181 @@
+"""Random lives of a warm run: the rules of test_random_lives.py, and what only rounds, snapshots and a cutover by commit can meet.
+
+Judges stand in warmland.py and lives.py, at the place where the rule would be broken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
+
+from reconciler.core.desired import InventoryRef, MigrationSpec
+from reconciler.core.model import Mode, Power
+from tests.unit.core.lives import Fate
+from tests.unit.core.test_random_lives import ACTS, KINDS, NAMES, RUN2, Lives
+from tests.unit.core.toyland import PLACE, PLAN, RUN, desired_for
+from tests.unit.core.warmland import WarmLand, warm_vm
+
+WARM = {"mode": Mode.WARM, "type": "warm", "precopy_interval_s": 30.0}
+WARM_ACTS = (*ACTS, "EnsureSnapshot", "DropSnapshot")
+
+
+class WarmLives(Lives):
+    land: WarmLand
+
+    @initialize(web_disks=st.integers(1, 2), db_on=st.booleans(), shy=st.booleans(), head_start=st.integers(0, 30), locked=st.booleans())
+    def begin(self, web_disks: int, db_on: bool, shy: bool, head_start: int, locked: bool) -> None:
+        vms = {
+            "web": warm_vm("web", disks=web_disks, number=1),
+            "db": warm_vm("db", number=2, power=Power.ON if db_on else Power.OFF),
+        }
+        self.land = WarmLand(vms, desired_for(list(NAMES), **WARM))
+        self.land.obey_shutdown, self.land.locked = not shy, locked
+        self.revision = 1
+        self.restored = False
+        self.land.back_up()
+        self.tick(head_start, 1.0, True)
+
+    @rule(count=st.integers(1, 6), seconds=st.sampled_from([0.2, 1.0, 5.0, 20.0]), eager=st.booleans())
+    def tick(self, count: int, seconds: float, eager: bool) -> None:
+        for _ in range(count):
+            self.land.one_pass(self.land.lease, Fate(eager=eager))
+            self.land.judge()
+            self.land.count_strays()
+            self.land.go_on(seconds)
+            self.land.judge()
+
+    @rule(act=st.sampled_from(WARM_ACTS), kind=st.sampled_from(KINDS), lands=st.booleans())
+    def fault(self, act: str, kind: str, lands: bool) -> None:
+        super().fault(act, kind, lands)
+
+    # ---- the cutover, by commit ----
+
+    @rule(run=st.sampled_from([RUN, RUN2]), after_s=st.sampled_from([0.0, 0.0, 40.0, 100_000.0]))
+    def cut_over(self, run: object, after_s: float) -> None:
+        found = self.land.desired.migrations.get(run)  # type: ignore[call-overload]
+        if found is not None:
+            at = self.land.now + timedelta(seconds=after_s)
+            self.edit(migrations={**self.land.desired.migrations, found.ref: replace(found, cutover_at=at)})
+
+    @rule()
+    def withdraw_the_cutover(self) -> None:
+        self.edit(migrations={k: replace(m, cutover_at=None) for k, m in self.land.desired.migrations.items()})
+
+    @rule(name=st.sampled_from(NAMES))
+    def cancel(self, name: str) -> None:
+        found = self.land.desired.migrations.get(RUN, MigrationSpec(RUN, PLACE, PLAN))
+        self.edit(migrations={**self.land.desired.migrations, RUN: replace(found, cancel=(InventoryRef(name=name),))})
+
+    @rule()
+    def restore_the_manifests(self) -> None:
+        fresh = desired_for(list(NAMES), **WARM)
+        keep = {k: v for k, v in self.land.desired.migrations.items() if k == RUN2}
+        self.edit(migrations={**fresh.migrations, **keep}, plans=fresh.plans, providers=fresh.providers, complete=True)
+
+    @rule(seconds=st.sampled_from([0.0, 61.0, -90_000.0]))
+    def clock_skews(self, seconds: float) -> None:
+        self.land.skew_s = seconds
+
+    # ---- people and other tools at the source ----
+
+    @rule(name=st.sampled_from(NAMES), in_between=st.booleans())
+    def backup_takes_a_snapshot(self, name: str, in_between: bool) -> None:
+        uuid = self.land.vms[name].uuid
+        self._meanwhile(in_between, lambda: self.land.freeze(uuid, None) if len(self.land.chains[uuid]) < 3 else None)
+
+    @rule(name=st.sampled_from(NAMES), ours=st.booleans(), in_between=st.booleans())
+    def somebody_removes_a_snapshot(self, name: str, ours: bool, in_between: bool) -> None:
+        def remove() -> None:
+            uuid = self.land.vms[name].uuid
+            for snap in [s for s in self.land.chains[uuid] if (s.key is not None) is ours]:
+                self.land.remove(uuid, next(s for s in self.land.chains[uuid] if s.id == snap.id))
+
+        self._meanwhile(in_between, remove)
+
+    @rule(name=st.sampled_from(NAMES))
+    def somebody_reverts(self, name: str) -> None:
+        self.land.revert(name)
+
+    @rule(name=st.sampled_from(NAMES), in_between=st.booleans())
+    def change_tracking_is_reset(self, name: str, in_between: bool) -> None:
+        self._meanwhile(in_between, lambda: self.land.forget_changes(name))
+
+    @rule(name=st.sampled_from(NAMES), on=st.booleans())
+    def change_tracking_is_switched(self, name: str, on: bool) -> None:
+        if self.land.vms[name].change_tracking is not on:
+            self.land.track(name, on)
+
+    @rule(on=st.booleans())
+    def files_are_left_behind(self, on: bool) -> None:
+        self.land.sloppy = on
+
+    @precondition(lambda self: True)
+    @rule(locked=st.booleans())
+    def the_base_is_locked(self, locked: bool) -> None:
+        self.land.locked = locked
+
+    def _meanwhile(self, in_between: bool, what: object) -> None:
+        assert callable(what)
+        if in_between:
+            self.land.one_pass(self.land.lease, Fate(between=what))
+        else:
+            what()
+
+    # ---- disasters ----
+
+    @rule(age=st.integers(0, 5))
+    def restore_the_cluster(self, age: int) -> None:
+        self.land.restored = True
+        super().restore_the_cluster(age)
+
+    @precondition(lambda self: self.land.past)
+    @rule(age=st.integers(0, 40))
+    def restore_git(self, age: int) -> None:
+        self.land.restored = True
+        super().restore_git(age)
+
+    def teardown(self) -> None:
+        """As in a cold life, and everybody is cut over."""
+        if not hasattr(self, "land"):
+            return
+        land = self.land
+        land.skew_s, land.sloppy, land.locked = 0.0, False, False
+        for name, vm in land.vms.items():
+            if not vm.change_tracking:
+                land.track(name, True)
+            for snap in [s for s in land.chains[vm.uuid] if s.key is None]:
+                land.remove(vm.uuid, next(s for s in land.chains[vm.uuid] if s.id == snap.id))
+        super().teardown()
+        if not self.restored and land.records.runs and all(r.result for r in land.records.runs.values()):
+            for vm in land.vms.values():
+                assert not [s for s in land.chains[vm.uuid] if s.key], f"a snapshot of ours is left on {vm.name}"
+
+    def let_it_end(self) -> None:
+        self.edit(migrations={k: replace(m, cutover_at=self.land.now) for k, m in self.land.desired.migrations.items()})
+
+
+def live(examples: int, steps: int, *, derandomize: bool) -> None:
+    profile = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=derandomize,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(WarmLives, settings=profile)  # type: ignore[no-untyped-call]
+
+
+def test_warm_lives() -> None:
+    live(40, 40, derandomize=True)
+
+
+@pytest.mark.deep
+def test_many_warm_lives() -> None:
+    live(3000, 60, derandomize=False)
