@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from reconciler.core.actions import DropCopy, DropSnapshot, EnableTracking, EnsureSnapshot, ProveOff, PutMarks
 from reconciler.core.copying import abandon, broken_snapshot, grown_watermarks, next_move, path_of
 from reconciler.core.datapath import DATASTORE, EXPORT
-from reconciler.core.inventory import SourceSnapshot
+from reconciler.core.inventory import SourceSnapshot, SourceVm
 from reconciler.core.model import Absent, Known, Mark, MarkState, Milestone, Power
 from reconciler.core.moves import Do, Hold, Move, Note, Wait, changed_disks, out_of_sight, ref, target_runs, target_still
 from reconciler.core.record import IntentKind, RoundRecord, VmRecord
@@ -117,6 +117,8 @@ def precopy(v: View) -> Move:
     mine = next((s for s in ours if r is not None and s.key == v.snapshot_key(r.number)), None)
     if stray := [s for s in ours if s is not mine]:
         return _drop_snapshot(v, stray[0])
+    if not ours and _left_behind(v, vm):
+        return stop_copy(v) if v.jobs or v.unfenced else _consolidate(v)
     held = _untracked(v) or changed_disks(v, vm)
     if vm.power is Power.SUSPENDED:
         held = Hold("SourceChanged", "Suspended", f"{vm.name} is suspended; resume it or power it off, then this run goes on")
@@ -142,9 +144,6 @@ def _between(v: View) -> Move:
     if v.jobs or v.unfenced:
         return stop_copy(v)
     assert isinstance(v.source, Known)
-    if v.source.value.consolidation_needed and v.record.rounds:
-        key = v.snapshot_key(v.record.rounds[-1].number)
-        return Do(DropSnapshot(v.key, ref(v).provider, ref(v), key), "what our snapshot left behind is consolidated")
     if wants_cutover(v.record, v.pace.cutover_at, v.now):
         return Wait(_cutover_held(v) or "the cutover begins", until=v.now + timedelta(seconds=5))
     cutover = f"; cutover at {v.pace.cutover_at:%Y-%m-%d %H:%M:%S} UTC" if v.pace.cutover_at else "; no cutover is set"
@@ -329,7 +328,7 @@ def no_snapshot(v: View) -> bool:
     """None of ours, and its files merged. A source that is gone for good has none."""
     match v.source:
         case Known(vm):
-            return not v.our_snapshots and not (vm.consolidation_needed and v.record.rounds)
+            return not v.our_snapshots and not _left_behind(v, vm)
         case Absent():
             return True
         case _:
@@ -343,7 +342,16 @@ def drop_snapshots(v: View) -> Move:
         return kept
     if v.our_snapshots:
         return _drop_snapshot(v, v.our_snapshots[0])
-    key = v.snapshot_key(v.record.rounds[-1].number if v.record.rounds else 0)
+    return _consolidate(v)
+
+
+def _left_behind(v: View, vm: SourceVm) -> bool:
+    """A removal of ours may leave files; beside a snapshot of somebody else they cannot be told from its own."""
+    return vm.consolidation_needed and bool(v.record.rounds) and not v.foreign_snapshots
+
+
+def _consolidate(v: View) -> Do:
+    key = v.snapshot_key(v.record.rounds[-1].number)
     return Do(DropSnapshot(v.key, ref(v).provider, ref(v), key), "what our snapshot left behind is consolidated")
 
 

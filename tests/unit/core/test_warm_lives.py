@@ -5,6 +5,7 @@ Judges stand in warmland.py and lives.py, at the place where the rule would be b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,28 +14,40 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
-from reconciler.core.desired import InventoryRef, MigrationSpec
-from reconciler.core.model import Mode, Power
+from reconciler.core.desired import Desired, InventoryRef, MigrationSpec
+from reconciler.core.model import Mode, ObjectRef, Power
 from tests.unit.core.lives import Fate
 from tests.unit.core.test_random_lives import ACTS, KINDS, NAMES, RUN2, Lives
 from tests.unit.core.toyland import PLACE, PLAN, RUN, desired_for
 from tests.unit.core.warmland import WarmLand, warm_vm
 
-WARM = {"mode": Mode.WARM, "type": "warm", "precopy_interval_s": 30.0}
+DICE = st.integers(0, 3)
 WARM_ACTS = (*ACTS, "EnsureSnapshot", "DropSnapshot")
+
+
+def warm_plan() -> Desired:
+    return desired_for(list(NAMES), mode=Mode.WARM, type="warm", precopy_interval_s=30.0)
 
 
 class WarmLives(Lives):
     land: WarmLand
 
-    @initialize(web_disks=st.integers(1, 2), db_on=st.booleans(), shy=st.booleans(), head_start=st.integers(0, 30), locked=st.booleans())
-    def begin(self, web_disks: int, db_on: bool, shy: bool, head_start: int, locked: bool) -> None:
+    @initialize(
+        web_disks=st.integers(1, 2),
+        db_on=st.booleans(),
+        shy=st.booleans(),
+        head_start=st.integers(0, 30),
+        locked=st.integers(0, 5),
+        slow=st.integers(1, 6),
+    )
+    def begin(self, web_disks: int, db_on: bool, shy: bool, head_start: int, locked: int, slow: int) -> None:
         vms = {
             "web": warm_vm("web", disks=web_disks, number=1),
             "db": warm_vm("db", number=2, power=Power.ON if db_on else Power.OFF),
         }
-        self.land = WarmLand(vms, desired_for(list(NAMES), **WARM))
-        self.land.obey_shutdown, self.land.locked = not shy, locked
+        self.land = WarmLand(vms, warm_plan())
+        self.land.obey_shutdown, self.land.locked = not shy, locked == 5
+        self.land.slow = slow
         self.revision = 1
         self.restored = False
         self.land.back_up()
@@ -53,11 +66,74 @@ class WarmLives(Lives):
     def fault(self, act: str, kind: str, lands: bool) -> None:
         super().fault(act, kind, lands)
 
+    @rule(count=st.integers(4, 12), seconds=st.sampled_from([1.0, 5.0]))
+    def go_on_for_a_while(self, count: int, seconds: float) -> None:
+        self.tick(count, seconds, True)
+
+    @rule(count=st.integers(4, 25))
+    def go_on_for_longer(self, count: int) -> None:
+        self.tick(count, 3.0, True)
+
+    @precondition(lambda self: self.land.pods)
+    @rule(steps=st.integers(0, 2), code=st.sampled_from([75, 75, 137, 65]))
+    def a_copy_breaks_off(self, steps: int, code: int) -> None:
+        self.tick(steps, 1.0, True)
+        if self.land.pods:
+            self.land.end_pod(self.land.pods[-1], code)
+
+    # ---- what ends most lives is rare ----
+
+    @rule(name=st.sampled_from(NAMES), dice=DICE)
+    def cancel(self, name: str, dice: int) -> None:
+        if dice == 0:
+            found = self.land.desired.migrations.get(RUN, MigrationSpec(RUN, PLACE, PLAN))
+            self.edit(migrations={**self.land.desired.migrations, RUN: replace(found, cancel=(InventoryRef(name=name),))})
+
+    @rule(in_between=st.booleans(), dice=DICE)
+    def add_a_disk(self, in_between: bool, dice: int) -> None:
+        if dice == 0:
+            super().add_a_disk(in_between)
+
+    @rule(name=st.sampled_from(NAMES), dice=DICE)
+    def foreign_vm_takes_the_name(self, name: str, dice: int) -> None:
+        if dice == 0:
+            super().foreign_vm_takes_the_name(name)
+
+    @precondition(lambda self: self.land.volumes)
+    @rule(which=st.integers(0, 3), in_between=st.booleans(), dice=DICE)
+    def delete_our_pvc(self, which: int, in_between: bool, dice: int) -> None:
+        if dice == 0:
+            super().delete_our_pvc(which, in_between)
+
+    @precondition(lambda self: self.land.targets)
+    @rule(which=st.integers(0, 3), in_between=st.booleans(), dice=DICE)
+    def delete_our_vm(self, which: int, in_between: bool, dice: int) -> None:
+        if dice == 0:
+            super().delete_our_vm(which, in_between)
+
+    @rule(in_between=st.booleans(), dice=DICE)
+    def start_our_vm(self, in_between: bool, dice: int) -> None:
+        if dice == 0 and any(t.power is Power.OFF and t.ours for t in self.land.targets.values()):
+            super().start_our_vm(in_between)
+
+    @rule(age=st.integers(0, 5), dice=DICE)
+    def restore_the_cluster(self, age: int, dice: int) -> None:
+        if dice == 0:
+            self.land.restored = True
+            super().restore_the_cluster(age)
+
+    @precondition(lambda self: self.land.past)
+    @rule(age=st.integers(0, 40), dice=DICE)
+    def restore_git(self, age: int, dice: int) -> None:
+        if dice == 0:
+            self.land.restored = True
+            super().restore_git(age)
+
     # ---- the cutover, by commit ----
 
     @rule(run=st.sampled_from([RUN, RUN2]), after_s=st.sampled_from([0.0, 0.0, 40.0, 100_000.0]))
-    def cut_over(self, run: object, after_s: float) -> None:
-        found = self.land.desired.migrations.get(run)  # type: ignore[call-overload]
+    def cut_over(self, run: ObjectRef, after_s: float) -> None:
+        found = self.land.desired.migrations.get(run)
         if found is not None:
             at = self.land.now + timedelta(seconds=after_s)
             self.edit(migrations={**self.land.desired.migrations, found.ref: replace(found, cutover_at=at)})
@@ -66,14 +142,9 @@ class WarmLives(Lives):
     def withdraw_the_cutover(self) -> None:
         self.edit(migrations={k: replace(m, cutover_at=None) for k, m in self.land.desired.migrations.items()})
 
-    @rule(name=st.sampled_from(NAMES))
-    def cancel(self, name: str) -> None:
-        found = self.land.desired.migrations.get(RUN, MigrationSpec(RUN, PLACE, PLAN))
-        self.edit(migrations={**self.land.desired.migrations, RUN: replace(found, cancel=(InventoryRef(name=name),))})
-
     @rule()
     def restore_the_manifests(self) -> None:
-        fresh = desired_for(list(NAMES), **WARM)
+        fresh = warm_plan()
         keep = {k: v for k, v in self.land.desired.migrations.items() if k == RUN2}
         self.edit(migrations={**fresh.migrations, **keep}, plans=fresh.plans, providers=fresh.providers, complete=True)
 
@@ -85,8 +156,12 @@ class WarmLives(Lives):
 
     @rule(name=st.sampled_from(NAMES), in_between=st.booleans())
     def backup_takes_a_snapshot(self, name: str, in_between: bool) -> None:
-        uuid = self.land.vms[name].uuid
-        self._meanwhile(in_between, lambda: self.land.freeze(uuid, None) if len(self.land.chains[uuid]) < 3 else None)
+        def take() -> None:
+            uuid = self.land.vms[name].uuid
+            if len(self.land.chains[uuid]) < 3:
+                self.land.freeze(uuid, None)
+
+        self._meanwhile(in_between, take)
 
     @rule(name=st.sampled_from(NAMES), ours=st.booleans(), in_between=st.booleans())
     def somebody_removes_a_snapshot(self, name: str, ours: bool, in_between: bool) -> None:
@@ -114,37 +189,22 @@ class WarmLives(Lives):
     def files_are_left_behind(self, on: bool) -> None:
         self.land.sloppy = on
 
-    @precondition(lambda self: True)
-    @rule(locked=st.booleans())
-    def the_base_is_locked(self, locked: bool) -> None:
-        self.land.locked = locked
+    @rule(dice=st.integers(0, 5))
+    def the_base_is_locked(self, dice: int) -> None:
+        self.land.locked = dice == 5
 
-    def _meanwhile(self, in_between: bool, what: object) -> None:
-        assert callable(what)
+    def _meanwhile(self, in_between: bool, what: Callable[[], None]) -> None:
         if in_between:
             self.land.one_pass(self.land.lease, Fate(between=what))
         else:
             what()
-
-    # ---- disasters ----
-
-    @rule(age=st.integers(0, 5))
-    def restore_the_cluster(self, age: int) -> None:
-        self.land.restored = True
-        super().restore_the_cluster(age)
-
-    @precondition(lambda self: self.land.past)
-    @rule(age=st.integers(0, 40))
-    def restore_git(self, age: int) -> None:
-        self.land.restored = True
-        super().restore_git(age)
 
     def teardown(self) -> None:
         """As in a cold life, and everybody is cut over."""
         if not hasattr(self, "land"):
             return
         land = self.land
-        land.skew_s, land.sloppy, land.locked = 0.0, False, False
+        land.skew_s, land.sloppy, land.locked, land.slow = 0.0, False, False, 1
         for name, vm in land.vms.items():
             if not vm.change_tracking:
                 land.track(name, True)
@@ -169,7 +229,7 @@ def live(examples: int, steps: int, *, derandomize: bool) -> None:
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(WarmLives, settings=profile)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(WarmLives, settings=profile)
 
 
 def test_warm_lives() -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from reconciler.core.actions import Action, DropSnapshot, EnableTracking, EnsureCopy, EnsureSnapshot
 from reconciler.core.datapath import DATASTORE, EXPORT
 from reconciler.core.desired import Desired
-from reconciler.core.inventory import Inventory, SourceDisk, SourceSnapshot, SourceVm
+from reconciler.core.inventory import Backing, Inventory, SourceDisk, SourceSnapshot, SourceVm
 from reconciler.core.model import Absent, Known, MarkState, Power
 from reconciler.core.record import Category, IntentKind, Records, VmRecord
 from reconciler.core.target import Volume
@@ -60,6 +60,7 @@ class WarmLand(LiveLand):
         self.leftovers: set[str] = set()  # VMs that need consolidation
         self.sloppy = False  # removals leave files behind
         self.locked = False  # the base of a running VM cannot be read
+        self.beats, self.slow = 0, 1  # a pod gets on at every n-th beat
         self.skew_s = 0.0
         self.strays: dict[str, int] = {}
         self.restored = False
@@ -81,7 +82,7 @@ class WarmLand(LiveLand):
     def shown(self, vm: SourceVm, *, direct: bool) -> SourceVm:
         chain = self.chains[vm.uuid]
         left = ("leftover.vmdk",) if vm.uuid in self.leftovers else ()
-        disks = tuple(replace(d, backing=replace(d.backing, **self._files(d, chain, left))) for d in vm.disks)
+        disks = tuple(replace(d, backing=self._backing(d, chain, left)) for d in vm.disks)
         seen = tuple(
             SourceSnapshot(
                 s.id, s.key or "backup", s.key, tuple(replace(d, change_id=s.ids.get(d.uuid)) for d in s.disks) if direct else ()
@@ -91,10 +92,10 @@ class WarmLand(LiveLand):
         return replace(vm, disks=disks, snapshots=seen, consolidation_needed=vm.uuid in self.leftovers)
 
     @staticmethod
-    def _files(disk: SourceDisk, chain: list[Snap], left: tuple[str, ...]) -> dict[str, object]:
+    def _backing(disk: SourceDisk, chain: list[Snap], left: tuple[str, ...]) -> Backing:
         """The live file, its parents nearest first: the base, then one file for each snapshot."""
         files = [disk.backing.file, *left, *(f"{s.id}-{disk.uuid}" for s in chain)]
-        return {"file": files[-1], "parents": tuple(reversed(files[:-1]))}
+        return replace(disk.backing, file=files[-1], parents=tuple(reversed(files[:-1])))
 
     def inventory(self) -> Inventory:
         seen = super().inventory()
@@ -122,9 +123,7 @@ class WarmLand(LiveLand):
         rest = [s for s in self.chains[uuid] if s is not snap]
         for i, s in enumerate(rest[gone:], gone):
             plain = {d.uuid: d for v in self.vms.values() for d in v.disks}
-            disks = tuple(
-                replace(d, backing=replace(d.backing, **self._files(plain[d.uuid], rest[:i], ()))) for d in s.disks if d.uuid in plain
-            )
+            disks = tuple(replace(d, backing=self._backing(plain[d.uuid], rest[:i], ())) for d in s.disks if d.uuid in plain)
             rest[i] = replace(s, disks=disks)
         self.chains[uuid] = rest
         if self.sloppy:
@@ -152,6 +151,7 @@ class WarmLand(LiveLand):
     # ---- time ----
 
     def go_on(self, seconds: float = 1.0) -> None:
+        self.beats += 1
         tasks, self.tasks = self.tasks, []
         for _, _, end in tasks:
             end()
@@ -163,7 +163,8 @@ class WarmLand(LiveLand):
             if not pod.lost:
                 self.end_pod(pod, 75, "SourceLocked")
             return
-        super()._copy_on(pod)
+        if self.beats % self.slow == 0:
+            super()._copy_on(pod)
 
     def _read_half(self, pod: Pod, uuid: str) -> int:
         at = pod.action.at
