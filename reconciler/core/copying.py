@@ -167,8 +167,8 @@ def _grown(v: View, at_least: int) -> tuple[tuple[Volume, Watermark], ...]:
 
 
 def grown_watermarks(v: View) -> Do | None:
-    """What a Job that is about to go has proven and no annotation says yet."""
-    found = _grown(v, 1)
+    """What a Job that is about to go has proven and no annotation says yet; a Job of other PVCs or rounds proves nothing here."""
+    found = _grown(v, 1) if v.jobs and v.jobs[-1].round_key == v.round_key else ()
     return Do(PutWatermarks(v.key, v.frozen.destination, found), "what the copy has proven is kept") if found else None
 
 
