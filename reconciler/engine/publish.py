@@ -1,8 +1,8 @@
 """New Records -> files and a commit message; and how urgent the difference is.
 
 What it is: the only place that turns records into changes of the status branch. What it is not: git (gitrepo) or YAML (manifests.record).
-Intents, milestones, claims and results are committed in the pass that makes them; other changes at most every 5 s, mere progress every
-5 minutes. A pass that changes nothing commits nothing.
+Intents, milestones, claims, results, and a round's begin and end are committed in the pass that makes them; other changes at most every
+5 s, mere progress every 5 minutes. A pass that changes nothing commits nothing.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def _core(record: VmRecord) -> tuple[object, ...]:
         record.frozen,
         record.epoch,
         record.error,
+        tuple((r.number, r.ended, r.abandoned) for r in record.rounds),  # a round is written down before its snapshot is made
     )
 
 
