@@ -15,7 +15,7 @@ from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, ProveOff
 from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
 from reconciler.core.datapath import DATASTORE, EXPORT
 from reconciler.core.inventory import SourceVm
-from reconciler.core.model import Power, Watermark
+from reconciler.core.model import MarkState, Power, Watermark
 from reconciler.core.moves import Do, Fail, Move, Note, Refresh, Wait, dying, out_of_sight, ref, source_changed, target_runs, target_still
 from reconciler.core.record import FrozenDisk, VmRecord
 from reconciler.core.target import Binder, CopyJob, Job, JobPhase, Volume, VolumeMode
@@ -198,6 +198,8 @@ def _finished(v: View, job: Job) -> Move:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)}")
     if (not_yet := _snapshot_proof(v)) is not None:
         return not_yet
+    if any(x.mark is not None and x.mark.state is not MarkState.CLEAN for _, x in v.volumes):
+        return Do(_drop(v, job), "a conversion has touched what this Job copied; it is copied anew", attempt=job.attempt + 1)
     done = {d.uuid for d in result.disks if d.done}
     marks = tuple((x, v.want_mark(d, x)) for d, x in v.volumes if d.uuid in done and not v.marked(d))
     if not marks:

@@ -282,8 +282,10 @@ class View:
         return Base(mark.change_id, disk.capacity_bytes if mark.proven_bytes is None else mark.proven_bytes)
 
     def watermark(self, volume: Volume) -> Watermark | None:
+        """None on a disk that a conversion has touched: its bytes are the source's no more."""
         mark = volume.watermark
-        return mark if mark and mark.round_key == self.round_key else None
+        touched = volume.mark is not None and volume.mark.state is not MarkState.CLEAN
+        return mark if mark and mark.round_key == self.round_key and not touched else None
 
     @property
     def unfenced(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from reconciler.core.actions import EnsureBinder, EnsureCopy, EnsureVolumes, Pow
 from reconciler.core.copyspec import Reader
 from reconciler.core.desired import InventoryRef, MigrationSpec
 from reconciler.core.inventory import SourceVm
-from reconciler.core.model import Milestone, ObjectRef, Power, PowerRequest, Result
+from reconciler.core.model import MarkState, Milestone, ObjectRef, Power, PowerRequest, Result
 from reconciler.core.record import VmRecord
 from reconciler.core.target import BinderSpec, CopyJob, JobPhase, Owner, Placement, VolumeMode
 from reconciler.drivers.kubevirt import pods
@@ -165,6 +165,17 @@ def test_row_02_there_is_no_conversion_to_fail_half_way() -> None:
     world.desired = replace(world.desired, plans={PLAN: replace(plan, skip_conversion=False, unsupported=(item,))})
     go(world, 10)
     assert not world.log and world.vms["web"].power is Power.ON
+
+
+def test_row_02_a_disk_that_is_being_converted_counts_as_nothing_and_is_copied_anew() -> None:
+    world = land()
+    live(world, marked)
+    for name, volume in world.volumes.items():
+        assert volume.mark is not None
+        world.volumes[name] = replace(volume, mark=replace(volume.mark, state=MarkState.CONVERTING))
+    copies = len(world.acts(EnsureCopy))
+    live(world, lambda w: len(w.acts(EnsureCopy)) > copies or bool(w.acts(StartTarget)))
+    assert not world.acts(StartTarget), "handed over on a half-converted disk"
 
 
 def chained(vm: SourceVm) -> SourceVm:

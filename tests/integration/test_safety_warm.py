@@ -18,6 +18,7 @@ from reconciler.core.actions import Action, DropSnapshot, EnsureCopy, EnsureSnap
 from reconciler.core.desired import MigrationSpec
 from reconciler.core.model import Known, Milestone, Mode, ObjectRef, Power, Result, VmRef
 from reconciler.core.record import VmRecord
+from reconciler.core.target import JobPhase
 from reconciler.engine.execute import Hands, execute
 from tests.unit.core.lives import Fate, ToyClock
 from tests.unit.core.toyland import NS, PLACE, PLAN, RUN, SOURCE, desired_for
@@ -444,3 +445,17 @@ def test_row_20_what_our_removal_leaves_behind_is_consolidated() -> None:
     succeed(world)
     assert not world.leftovers
     assert not any(r.abandoned for r in record(world).rounds)
+
+
+def test_row_14_a_bulk_read_that_still_shows_the_snapshot_makes_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = land(slow=3)
+    live(world, lambda w: any(j.phase is JobPhase.SUCCEEDED for j in w.jobs.values()))
+    stale, uuid = world.inventory(), world.vms["web"].uuid
+    monkeypatch.setattr(world, "inventory", lambda: stale)
+    world.remove(uuid, world.chains[uuid][0])
+    marked = acts(world, PutMarks)
+    live(world, lambda w: bool(record(w).rounds[0].abandoned))
+    assert acts(world, PutMarks) == marked
+    monkeypatch.undo()
+    cut_over(world)
+    succeed(world)
