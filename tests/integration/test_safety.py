@@ -542,6 +542,20 @@ def test_row_17_a_cron_run_outwaits_the_lease_of_a_dead_one(tmp_path: Path) -> N
         assert lab.clock.monotonic() - begun >= 20.0, "the other's lease was not taken before it had run out"
 
 
+def test_row_17_a_lease_long_over_is_taken_without_a_wait(tmp_path: Path) -> None:
+    """A cron run that may not wait at all would else give up each time."""
+    with SimLab(tmp_path, ttl_s=30.0) as lab:
+        arrange(lab)
+        go_on(lab, reached(lab, Milestone.CUTOVER))
+        lab.wire.dead = True
+        lab.stop()
+        lab.wire = simlab.Wire()
+        lab.clock.at_s += 30.0 + 700.0
+        engine = lab.start("another")
+        lab.reports.append(engine.one_pass())
+        assert lab.reports[-1].holds_lease
+
+
 def test_row_18_a_weekend_without_cron_is_no_time() -> None:
     world = land()
     world.obey_shutdown = False
