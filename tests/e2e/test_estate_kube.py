@@ -69,7 +69,7 @@ def push_examples(root: Path, url: str) -> Path:
     repo, clone = root / "repo.git", root / "clone"
     git("init", "--quiet", "--bare", "--initial-branch=main", str(repo), cwd=root)
     git("clone", "--quiet", str(repo), str(clone), cwd=root)
-    shutil.copytree(EXAMPLES, clone, dirs_exist_ok=True)
+    shutil.copytree(EXAMPLES, clone, dirs_exist_ok=True, ignore=shutil.ignore_patterns("shop-wave-2*"))  # the cold estate
     provider = clone / "providers" / "vcenter-lab.yaml"
     provider.write_text(provider.read_text().replace("https://127.0.0.1:18443/sdk", url))
     git("add", "-A", cwd=clone)
