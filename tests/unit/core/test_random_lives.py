@@ -335,7 +335,7 @@ def _says_why(record: VmRecord) -> bool:
     return any(c.category is Category.CRITICAL and c.type != "InternalError" for c in record.conditions)
 
 
-def live(examples: int, steps: int, *, derandomize: bool) -> None:
+def live(machine: type[Lives], examples: int, steps: int, *, derandomize: bool) -> None:
     profile = settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -345,13 +345,13 @@ def live(examples: int, steps: int, *, derandomize: bool) -> None:
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Lives, settings=profile)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=profile)  # type: ignore[no-untyped-call]
 
 
 def test_random_lives() -> None:
-    live(60, 40, derandomize=True)
+    live(Lives, 60, 40, derandomize=True)
 
 
 @pytest.mark.deep
 def test_many_random_lives() -> None:
-    live(3000, 60, derandomize=False)
+    live(Lives, 3000, 60, derandomize=False)

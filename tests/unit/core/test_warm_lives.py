@@ -10,14 +10,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule
 
 from reconciler.core.desired import Desired, InventoryRef, MigrationSpec
 from reconciler.core.model import Mode, ObjectRef, Power
 from tests.unit.core.lives import Fate
-from tests.unit.core.test_random_lives import ACTS, KINDS, NAMES, RUN2, Lives
+from tests.unit.core.test_random_lives import ACTS, KINDS, NAMES, RUN2, Lives, live
 from tests.unit.core.toyland import PLACE, PLAN, RUN, desired_for
 from tests.unit.core.warmland import WarmLand, warm_vm
 
@@ -219,23 +218,10 @@ class WarmLives(Lives):
         self.edit(migrations={k: replace(m, cutover_at=self.land.now) for k, m in self.land.desired.migrations.items()})
 
 
-def live(examples: int, steps: int, *, derandomize: bool) -> None:
-    profile = settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        derandomize=derandomize,
-        database=None,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(WarmLives, settings=profile)
-
-
 def test_warm_lives() -> None:
-    live(40, 40, derandomize=True)
+    live(WarmLives, 40, 40, derandomize=True)
 
 
 @pytest.mark.deep
 def test_many_warm_lives() -> None:
-    live(3000, 60, derandomize=False)
+    live(WarmLives, 3000, 60, derandomize=False)
