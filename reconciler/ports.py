@@ -13,7 +13,7 @@ from typing import Protocol
 
 from reconciler.core.copyspec import CopyDisk, CopyResult, CopySpec, DiskProgress, ExportSpec, Reader, TlsSpec, VddkSpec
 from reconciler.core.inventory import Inventory, SiteInfo, SourceVm
-from reconciler.core.model import Absent, Known, Mark, Power, PowerRequest, Secret, VmRef, Watermark
+from reconciler.core.model import Absent, Known, Mark, Power, PowerRequest, Right, Secret, VmRef, Watermark
 from reconciler.core.target import BinderSpec, CopyJob, Owner, TargetInventory, TargetVm, TargetVmSpec, Volume, VolumeSpec
 
 
@@ -76,6 +76,10 @@ class SourceDriver(Protocol):
 
     def read_inventory(self) -> Inventory:
         """One bulk read, complete or an error. Never a call per VM."""
+        ...
+
+    def read_rights(self, vms: Sequence[SourceVm]) -> Mapping[str, Mapping[Right, tuple[str, ...]]]:
+        """VM id -> what our account lacks there, in the platform's names; empty: nothing. In bulk; VMs it does not tell of are left out."""
         ...
 
     def read_vm(self, vm: VmRef) -> Known[SourceVm] | Absent:

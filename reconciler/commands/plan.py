@@ -16,7 +16,7 @@ from reconciler.core import archive
 from reconciler.core.desired import Desired
 from reconciler.core.preview import Preview, preview
 from reconciler.core.record import Records
-from reconciler.engine.observe import look
+from reconciler.engine.observe import Watch, look
 from reconciler.engine.sites import Sites
 from reconciler.manifests.record import to_plain
 from reconciler.ports import Clock
@@ -55,7 +55,7 @@ def _read(settings: Settings, folder: Path | None, clock: Clock) -> tuple[Record
 def answer(desired: Desired, records: Records, sites: Sites, clock: Clock) -> Preview:
     """Every Provider is asked once."""
     desired = archive.sealed(desired, records.archived)
-    observed, indexes = look(desired, records, sites, desired.providers)
+    observed, indexes = look(desired, records, sites, desired.providers, Watch(), clock.now())
     return preview(desired, observed, records, indexes, clock.now())
 
 

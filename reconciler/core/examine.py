@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from reconciler.core import datapath, hosts, names, networks, sizes, strangers, targetvm
+from reconciler.core import datapath, hosts, names, networks, rights, sizes, strangers, targetvm
 from reconciler.core.concerns.evaluate import evaluate
 from reconciler.core.desired import Limits, NetworkMapSpec, PlanSpec, PlanVm, ShutdownPolicy, StorageMapSpec, StoragePair, WantPower
 from reconciler.core.findings import Finding, critical
@@ -98,6 +98,8 @@ def _examine_found(ground: Ground, vm: PlanVm, source: SourceVm, claimed_names: 
     ]
     name = _target_name(ground, vm, source, claimed_names, findings)
     disks = _disks(ground, vm, source, name, findings)
+    lacking = ground.index.inventory.lacking.get(source.id)
+    findings += rights.findings(rights.needed(ground.plan, source, [d.path for d in disks]), lacking, source)
     nics = networks.map_nics(source, ground.network_map.pairs, ground.index.inventory.networks, vm.network_name_template)
     if isinstance(nics, networks.Unmapped):
         findings.append(critical(nics.type, "NotValid", nics.message, f"in NetworkMap {ground.network_map.ref}: {nics.suggestion}"))

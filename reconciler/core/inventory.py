@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from reconciler.core.model import ObjectRef, Power
+from reconciler.core.model import ObjectRef, Power, Right
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,10 @@ class HostAccess:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """One complete bulk read of a site. An incomplete read is never an Inventory; it is Unknown."""
+    """One complete bulk read of a site. An incomplete read is never an Inventory; it is Unknown.
+
+    lacking: by VM id, for those that were asked about: which rights the account has not, each with the names in which.
+    """
 
     site: SiteInfo
     vms: tuple[SourceVm, ...]
@@ -152,3 +155,4 @@ class Inventory:
     storages: tuple[NamedItem, ...]
     hosts: tuple[NamedItem, ...]
     host_access: Mapping[ObjectRef, HostAccess] = field(default_factory=dict)
+    lacking: Mapping[str, Mapping[Right, tuple[str, ...]]] = field(default_factory=dict)

@@ -59,6 +59,19 @@ class PowerRequest(StrEnum):
     OFF = "off"
 
 
+class Right(StrEnum):
+    """What our account must be allowed to do at a source (core/rights.py); the values are the words for it."""
+
+    POWER_OFF = "shut it down"
+    POWER_ON = "power it on again after a failure or a cancel"
+    READ_FILES = "read its disks as files"
+    READ_DISKS = "open its disks"
+    EXPORT = "export it"
+    SNAPSHOT = "make and remove our snapshots"
+    READ_CHANGES = "ask what changed"
+    TRACK = "switch change tracking on"
+
+
 class Milestone(StrEnum):
     """What lies behind is never done again. Ordered by `order`."""
 

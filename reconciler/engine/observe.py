@@ -19,6 +19,8 @@ from reconciler.core.model import Known, ObjectRef, Platform, Unknown
 from reconciler.core.record import Records
 from reconciler.core.target import JobPhase, TargetInventory
 from reconciler.core.view import Observed
+from reconciler.engine import rights
+from reconciler.engine.rights import RightsMemory
 from reconciler.engine.sites import Sites
 from reconciler.errors import ReconcilerError
 from reconciler.ports import StatusRepo
@@ -37,6 +39,7 @@ class Watch:
     asked: dict[ObjectRef, tuple[str, datetime, bool]] = field(default_factory=dict)  # revision, when, answered
     proven_commits: set[str] = field(default_factory=set)
     status_head: str = ""
+    rights: dict[ObjectRef, RightsMemory] = field(default_factory=dict)
 
 
 def live(desired: Desired, records: Records, watch: Watch, now: datetime) -> frozenset[ObjectRef]:
@@ -68,7 +71,7 @@ def observe(
     desired: Desired, records: Records, sites: Sites, repo: StatusRepo, watch: Watch, now: datetime
 ) -> tuple[Observed, dict[ObjectRef, SiteIndex]]:
     wanted = live(desired, records, watch, now)
-    observed, indexes = look(desired, records, sites, wanted)
+    observed, indexes = look(desired, records, sites, wanted, watch, now)
     for ref in wanted:
         seen = observed.sources.get(ref) or observed.targets.get(ref)
         watch.asked[ref] = (desired.revision, now, isinstance(seen, Known))
@@ -77,12 +80,14 @@ def observe(
 
 
 def look(
-    desired: Desired, records: Records, sites: Sites, wanted: Iterable[ObjectRef]
+    desired: Desired, records: Records, sites: Sites, wanted: Iterable[ObjectRef], watch: Watch, now: datetime
 ) -> tuple[Observed, dict[ObjectRef, SiteIndex]]:  # fmt: skip
     """One bulk read of each wanted provider, side by side; no progress of copies."""
     sites.use(desired.providers, records.instance)
     providers = {r: desired.providers[r] for r in wanted}
-    source_reads = {r: (p, _source_read(sites, p)) for r, p in providers.items() if p.platform == Platform.VSPHERE}
+    source_reads = {
+        r: (p, _source_read(sites, p, desired, records, watch, now)) for r, p in providers.items() if p.platform == Platform.VSPHERE
+    }
     target_reads = {
         r: (p, _target_read(sites, p, _namespaces(desired, records, r))) for r, p in providers.items() if p.platform == Platform.OPENSHIFT
     }
@@ -92,8 +97,11 @@ def look(
     return Observed(sources, targets), {r: sites.index(r, k.value) for r, k in sources.items() if isinstance(k, Known)}
 
 
-def _source_read(sites: Sites, provider: ProviderSpec) -> Callable[[], Inventory | TargetInventory]:
-    return lambda: sites.source(provider).read_inventory()
+def _source_read(
+    sites: Sites, provider: ProviderSpec, desired: Desired, records: Records, watch: Watch, now: datetime
+) -> Callable[[], Inventory | TargetInventory]:  # fmt: skip
+    memory = watch.rights.setdefault(provider.ref, RightsMemory())
+    return lambda: rights.read(sites.source(provider), provider.ref, desired, records, memory, now)
 
 
 def _target_read(sites: Sites, provider: ProviderSpec, namespaces: tuple[str, ...]) -> Callable[[], Inventory | TargetInventory]:

@@ -72,6 +72,9 @@ class Values:
     def read_inventory(self, namespaces: object = None) -> object:
         return self.source_inventory if namespaces is None else self.target_inventory
 
+    def read_rights(self, vms: object) -> object:
+        return {}
+
     def ensure_namespace(self, name: str) -> None: ...
     def ensure_volume(self, spec: object, adopt: object) -> None: ...
     def close(self) -> None: ...

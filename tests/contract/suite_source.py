@@ -279,6 +279,11 @@ class SourceContract:
         assert direct.epoch is not None
         assert replace(direct, epoch=None) == by_name(site.driver.read_inventory())[site.vm.name]
 
+    def test_an_account_that_may_do_all_lacks_nothing(self, site: Site) -> None:
+        vms = site.driver.read_inventory().vms
+        assert site.driver.read_rights(vms) == {vm.id: {} for vm in vms}
+        assert site.driver.read_rights([]) == {}
+
     def test_a_direct_read_is_of_now(self, site: Site) -> None:
         site.driver.read_inventory()
         site.world.power_off(site.machine)

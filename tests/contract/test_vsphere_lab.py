@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.core.desired import Place, ProviderSpec
-from reconciler.core.model import ObjectRef, Power, PowerRequest, Secret, VmRef
+from reconciler.core.model import ObjectRef, Power, PowerRequest, Right, Secret, VmRef
 from reconciler.drivers.vsphere.source import connect
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.lab.machines import Vm
@@ -427,3 +427,25 @@ def test_a_read_that_is_answered_without_a_session_is_asked_again_after_a_login(
     assert sum(map(site.is_login, site.faults.seen)) == 2
     site.advance(5)
     assert known(site.driver.read_vm(site.vm)).power is Power.OFF
+
+
+def test_what_an_account_lacks_is_named_vm_by_vm(site: Site, vcenter: VCenter) -> None:
+    """On one machine, on everything, and on a datastore; in two calls and the session's key, however many machines there are."""
+    vms = by_name(site.driver.read_inventory())
+    vcenter.denied |= {f"VirtualMachine.Interact.PowerOn@{site.vm.id}", "VirtualMachine.State.RemoveSnapshot", "Datastore.FileManagement"}
+    before = vcenter.calls["AuthorizationManager.HasPrivilegeOnEntities"]
+    found = site.driver.read_rights(tuple(vms.values()))
+    assert vcenter.calls["AuthorizationManager.HasPrivilegeOnEntities"] == before + 2
+    assert found.keys() == {vm.id for vm in vms.values()}
+    mine, other = found[site.vm.id], next(found[vm.id] for vm in vms.values() if vm.id != site.vm.id and vm.disks)
+    assert mine[Right.POWER_ON] == (f"VirtualMachine.Interact.PowerOn on {site.vm.name}",)
+    assert mine[Right.SNAPSHOT] == (f"VirtualMachine.State.RemoveSnapshot on {site.vm.name}",)
+    assert mine[Right.READ_FILES] == ("Datastore.FileManagement on datastore vmfs 1",)
+    assert mine.keys() == {Right.POWER_ON, Right.SNAPSHOT, Right.READ_FILES} and other.keys() == {Right.SNAPSHOT, Right.READ_FILES}
+
+
+def test_beside_a_vm_that_went_away_nothing_is_known_until_the_next_look(site: Site) -> None:
+    vms = site.driver.read_inventory().vms
+    site.delete_vm(site.machine)
+    assert site.driver.read_rights(vms) == {}
+    assert len(site.driver.read_rights(site.driver.read_inventory().vms)) == len(vms) - 1

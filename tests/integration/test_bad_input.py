@@ -302,3 +302,25 @@ def test_a_pushed_fix_frees_a_held_vm_without_another_migration(tmp_path: Path) 
         go_on(lab, lab.ended)
         lab.assert_moved("web")
         assert critical(record_of(lab, "web").conditions) == []
+
+
+def test_a_privilege_that_lacks_is_met_with_the_guest_up_and_needs_no_commit_when_granted(tmp_path: Path) -> None:
+    """One VM whose role lacks the right to power it on: it could not be given back after a failure. The other one goes."""
+    with SimLab(tmp_path, ttl_s=TTL_S) as lab:
+        vm = lab.vm("web")
+        lab.vm("db")
+        lab.vcenter.denied.add(f"VirtualMachine.Interact.PowerOn@vm-{vm.key}")
+        lab.plan("web", "db")
+        lab.commit()
+        passes(lab, 2)
+        plan = status_of(lab, "Plan", "wave")
+        assert "InsufficientPrivileges" in critical(plan), "before any Migration"
+        lab.migration()
+        lab.commit()
+        go_on(lab, lambda: succeeded(lab, "db"))
+        held = record_of(lab, "web")
+        assert "VirtualMachine.Interact.PowerOn on web" in held.message
+        assert machine(lab, "web").power is Power.ON and Happening.GUEST_SHUTDOWN not in happened(lab, "web")
+        lab.vcenter.denied.clear()
+        go_on(lab, lab.ended, seconds=5.0)
+        lab.assert_moved("web")

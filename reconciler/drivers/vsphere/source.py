@@ -24,6 +24,7 @@ from reconciler.drivers.vsphere.epoch import CHANGE_VERSION, read_epoch, read_ho
 from reconciler.drivers.vsphere.inventory import InventoryCache
 from reconciler.drivers.vsphere.leases import open_lease
 from reconciler.drivers.vsphere.machine import FROZEN, power_of
+from reconciler.drivers.vsphere.rights import Lacking, read_rights
 from reconciler.drivers.vsphere.sdk import reference, vim, vmodl
 from reconciler.drivers.vsphere.session import Session
 from reconciler.drivers.vsphere.snapshots import OwnSnapshots
@@ -112,6 +113,9 @@ class VsphereSource:
     def read_changes(self, vm: VmRef, disk_uuid: str, at: str | None, since: str) -> Sequence[tuple[int, int]]:
         what = f"changes of disk {disk_uuid} of {vm}"
         return self._session.run(what, lambda content: read_changes(content, self._session.site, vm, disk_uuid, at, since))
+
+    def read_rights(self, vms: Sequence[SourceVm]) -> Lacking:
+        return self._session.run("ask for privileges", lambda content: read_rights(content, vms))
 
     def close(self) -> None:
         if self._doors is not None:

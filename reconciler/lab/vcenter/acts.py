@@ -7,7 +7,7 @@ Source: vSphere Web Services API 8.0.2, VirtualMachine: the power methods, Shutd
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from reconciler.lab.machines import Power, Vm
@@ -20,6 +20,11 @@ from reconciler.lab.world import NoTools, World, WrongPower
 
 _AT_ANY_TIME = ("ShutdownGuest", "QueryChangedDiskAreas")  # another task on the machine is no hindrance
 Act = Callable[[Vm, str, dict[str, Any]], Any]
+
+
+def lacks(denied: Collection[str], privilege: str, moid: str) -> bool:
+    """`denied` holds privileges ("everywhere"), and privileges on one object as "PRIVILEGE@MOID"."""
+    return privilege in denied or f"{privilege}@{moid}" in denied
 
 
 class Acts:
@@ -51,7 +56,7 @@ class Acts:
         return act(vm, user, args)
 
     def allow(self, vm: Vm, privilege: str) -> None:
-        if privilege in self._denied:
+        if lacks(self._denied, privilege, vm_ref(vm)._moId):
             raise faults.no_permission(vm_ref(vm), privilege)
 
     def alone(self, vm: Vm) -> None:

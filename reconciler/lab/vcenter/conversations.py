@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reconciler.lab.vcenter import events, faults, soap
+from reconciler.lab.vcenter.acts import lacks
 from reconciler.lab.vcenter.collector import Collector, Filter
 from reconciler.lab.vcenter.inventory import ROOT
 from reconciler.lab.vcenter.parts import Parts, Xml, wrap
@@ -155,11 +156,14 @@ class Conversations:
     # ---- permissions and snapshots ----------------------------------------------------------------------------------------------------
 
     def _privileges(self, call: soap.Call, entities: list[Any]) -> list[Any]:
-        def of(privileges: list[str]) -> list[Any]:
-            kind = vim.AuthorizationManager.PrivilegeAvailability
-            return [kind(privId=p, isGranted=p not in self._parts.denied) for p in privileges]
+        def on(moid: str) -> list[Any]:
+            kind, denied = vim.AuthorizationManager.PrivilegeAvailability, self._parts.denied
+            return [kind(privId=p, isGranted=not lacks(denied, p, moid)) for p in call.args["privId"]]
 
-        return [vim.AuthorizationManager.EntityPrivilege(entity=e, privAvailability=of(call.args["privId"])) for e in entities]
+        for entity in entities:
+            if self._parts.inventory.find(entity._moId) is None:
+                raise faults.not_found(entity)
+        return [vim.AuthorizationManager.EntityPrivilege(entity=e, privAvailability=on(e._moId)) for e in entities]
 
     def _user_privileges(self, session: Session, call: soap.Call) -> list[Any]:
         granted = [p for p in PRIVILEGES if p not in self._parts.denied]

@@ -250,7 +250,7 @@ class VCenter:
             basic = letter != "E" and self.sessions.by_basic(request.headers.get("Authorization", ""))
             if session is None and not basic:
                 return Response(401, b"<html><body>401 Unauthorized</body></html>", authenticate=True)
-            if "Datastore.Browse" in self.denied:
+            if {"Datastore.Browse", "Datastore.FileManagement"} & self.denied:
                 return Response(403)
             found = folder.answer(self.world, request.target, request.headers.get("Range"))
         return Response(
