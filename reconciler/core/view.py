@@ -243,9 +243,12 @@ class View:
         """What a Job and a watermark count for: this source VM, in this epoch (or snapshot) and round, and these very PVCs.
 
         A PVC made anew under the old name (somebody deleted it, or a backup came back) must not inherit what was proven of another.
+        Nor must a disk that is compared, after a doubt, inherit what was proven of changes that are doubted now.
         """
         source, r = self.record.source, self.round
         when = r.snapshot if r is not None and not r.final else self.epoch
+        if r is not None and r.doubts:
+            when = f"{when}~{sha256('|'.join(sorted(r.doubts)).encode()).hexdigest()[:8]}"
         return f"{source.uuid if source else ''}:{when}:{self.number}.{self.trial}.{sha256(self.reserved.encode()).hexdigest()[:8]}"
 
     @property

@@ -344,6 +344,29 @@ def test_row_15_a_change_id_in_doubt_is_a_compare_round(doubt: Callable[[WarmLan
     succeed(world)
 
 
+@pytest.mark.parametrize("final", [False, True], ids=["round", "cutover"])
+def test_row_15_what_a_first_attempt_proved_of_doubted_changes_counts_no_more(final: bool) -> None:
+    """An attempt of the round dies half-way; before the next one the change ids are lost: all is compared, from the first byte."""
+    world = land(slow=4)
+    live(world, rounds(1))
+    for _ in range(2):
+        world.write("web")
+    if final:
+        cut_over(world)
+    number = record(world).rounds[-1].number + 1
+    live(world, copying(number))
+    world.end_pod(world.pods[0], 75, "SourceUnreachable")
+    live(world, lambda w: any(v.watermark for v in w.volumes.values()))
+    world.forget_changes("web")
+    known = len(copies(world))
+    live(world, lambda w: bool(record(w).rounds[-1].doubts) and len(copies(w)) > known + 1)
+    (wish,) = copies(world)[-1].disks
+    assert (wish.since, wish.compare, wish.resume_bytes) == (None, True, 0)
+    if not final:
+        cut_over(world)
+    succeed(world)
+
+
 # ---- row 19 -----------------------------------------------------------------------------------------------------------------------------
 
 
