@@ -7,7 +7,7 @@ A VM with a Critical finding is held, not failed: a commit can mend it, and the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from reconciler.core import planchecks, story, warming
@@ -16,14 +16,23 @@ from reconciler.core.actions import VmKey
 from reconciler.core.desired import Desired, PlanSpec, PlanVm
 from reconciler.core.examine import Examination, Ground, examine, want_power
 from reconciler.core.findings import Finding, critical
+from reconciler.core.inventory import SourceVm
 from reconciler.core.itinerary import Phase
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Milestone, Mode, ObjectRef, Power, Result, VmRef
-from reconciler.core.record import Category, Claim, Condition, RunRecord, VmRecord
+from reconciler.core.record import Category, Claim, Condition, IntentKind, RunRecord, VmRecord
 from reconciler.core.runs import slug_of
 from reconciler.core.schedule import Load
 from reconciler.core.schedule import admit as schedule
 from reconciler.core.view import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """`since`: the run began, the last round ended, or the cutover is due. Who has waited longest goes first in its plan."""
+
+    since: datetime
+    load: Load
 
 
 def admit(
@@ -37,7 +46,7 @@ def admit(
 ) -> Mapping[VmKey, str]:
     """Begins what may begin. Returns the warm VMs between two rounds that may not go on right now, and why."""
     waiting = _returning(runs, vms, desired, indexes, now)
-    resting = {load.key for loads in waiting.values() for load in loads}
+    resting = {a.load.key for a in waiting}
     ready: dict[VmKey, tuple[Ground, PlanVm, Examination]] = {}
     for run in runs.values():
         if run.result is not None or run.gone_since is not None:
@@ -51,8 +60,9 @@ def admit(
             _unseen(vms, desired, observed, plan, run, pending, now)
             continue
         _look(vms, claims, ground, run, pending, waiting, ready, desired.complete, now)
-    running = _running(vms, indexes)
-    admitted, refused = schedule(running, waiting, desired.limits.max_vm_inflight)
+    waiting.sort(key=lambda a: (not a.load.urgent, a.since))  # stable: plan order where they have waited alike
+    loads = [a.load for a in waiting]
+    admitted, refused = schedule(_running(vms, indexes), loads, desired.limits.max_vm_inflight, _served(vms, loads))
     for key in admitted:
         if key in resting:
             continue
@@ -68,7 +78,7 @@ def admit(
         pending_condition = Condition("Pending", True, Category.ADVISORY, "Started", why)
         conditions = story.carry_times([*_conditions(ready[key][2]), pending_condition], record.conditions, now)
         vms[key] = replace(record, message=why, conditions=conditions)
-    held = {r.key: "it is not its turn yet" for r in vms.values() if r.result is None and not r.unwinding and warming.rests(r)}
+    held = {r.key: "it is not its turn yet" for r in vms.values() if _at_rest(r)}
     return {**{k: why for k, why in held.items() if k not in admitted}, **{k: why for k, why in refused.items() if k in resting}}
 
 
@@ -78,29 +88,57 @@ def _returning(
     desired: Desired,
     indexes: Mapping[ObjectRef, SiteIndex],
     now: datetime,
-) -> dict[ObjectRef, list[Load]]:
-    """Warm VMs that ask for a slot again: cutovers that are due before rounds that are, each in plan order."""
-    waiting: dict[ObjectRef, list[Load]] = {}
+) -> list[Asking]:
+    """Warm VMs that ask for a slot again. A cutover that is due goes before all rounds and first copies, of other plans too."""
+    waiting: list[Asking] = []
     for run in runs.values():
         if run.result is not None or run.gone_since is not None or run.mode is not Mode.WARM:
             continue
-        resting = [r for s in run.vms if (r := vms[(run.run, s)]).result is None and not r.unwinding and warming.rests(r)]
-        free = [r for r in resting if not any(c.category is Category.CRITICAL for c in r.conditions)]
-        cutting = [r for r in free if warming.wants_cutover(r, runs_.cutover_of(run, r, desired), now)]
-        copying = [r for r in free if r not in cutting and warming.wants_round(r, desired.limits.precopy_interval_s, now)]
-        if loads := [_load(r, indexes) for r in (*cutting, *copying)]:
-            waiting[run.plan] = loads
+        for record in (vms[(run.run, s)] for s in run.vms):
+            if not _at_rest(record) or any(c.category is Category.CRITICAL for c in record.conditions):
+                continue
+            cutover_at, ended = runs_.cutover_of(run, record, desired), record.rounds[-1].ended
+            if cutover_at is not None and cutover_at <= now:
+                waiting.append(Asking(cutover_at, _load(record, indexes, urgent=True)))
+            elif ended is not None and _wants_round(record, desired, indexes, now):
+                waiting.append(Asking(ended, _load(record, indexes)))
     return waiting
 
 
-def _load(record: VmRecord, indexes: Mapping[ObjectRef, SiteIndex]) -> Load:
+def _at_rest(record: VmRecord) -> bool:
+    return record.result is None and not record.unwinding and warming.rests(record)
+
+
+def _wants_round(record: VmRecord, desired: Desired, indexes: Mapping[ObjectRef, SiteIndex], now: datetime) -> bool:
+    """One that cannot begin, because of somebody's snapshot, must not take the turn of one that can."""
+    vm = _source_vm(record, indexes)
+    obstructed = vm is not None and record.frozen is not None and warming.in_the_way(record.frozen, vm.snapshots)
+    return not obstructed and warming.wants_round(record, desired.limits.precopy_interval_s, now)
+
+
+def _source_vm(record: VmRecord, indexes: Mapping[ObjectRef, SiteIndex]) -> SourceVm | None:
+    index = indexes.get(record.source.provider) if record.source else None
+    return index.by_uuid(record.source.uuid) if index and record.source else None
+
+
+def _load(record: VmRecord, indexes: Mapping[ObjectRef, SiteIndex], *, urgent: bool = False) -> Load:
     """The cost of a VM is the number of its disks not yet copied; of a warm one in a round or its cutover, all."""
-    source, frozen = record.source, record.frozen
+    source, frozen, vm = record.source, record.frozen, _source_vm(record, indexes)
     assert source is not None and frozen is not None
-    index = indexes.get(source.provider)
-    vm = index.by_uuid(source.uuid) if index else None
     cost = len(frozen.disks) - (0 if record.rounds else sum(d.marked for d in record.disks))
-    return Load(record.key, (source.site_uuid, vm.host_id if vm else ""), cost)
+    return Load(record.key, record.plan, (source.site_uuid, vm.host_id if vm else ""), cost, urgent)
+
+
+def _served(vms: Mapping[VmKey, VmRecord], asking: list[Load]) -> dict[ObjectRef, datetime]:
+    """When a VM of each plan that asks last got a slot: for its first copy, a round, or its cutover."""
+    plans = {load.plan for load in asking}
+    served: dict[ObjectRef, datetime] = {}
+    for record in vms.values() if plans else ():
+        if record.plan in plans and record.started is not None:
+            times = (r.started for r in record.rounds[-1:])
+            intents = (i.declared_at for i in record.intents if i.kind is IntentKind.POWER_OFF_SOURCE)
+            served[record.plan] = max(served.get(record.plan, record.started), record.started, *times, *intents)
+    return served
 
 
 def _unseen(
@@ -126,7 +164,7 @@ def _look(
     ground: Ground,
     run: RunRecord,
     pending: list[str],
-    waiting: dict[ObjectRef, list[Load]],
+    waiting: list[Asking],
     ready: dict[VmKey, tuple[Ground, PlanVm, Examination]],
     whole: bool,
     now: datetime,
@@ -150,8 +188,8 @@ def _look(
             continue
         names[result.frozen.name] = result.source.uuid
         site = ground.index.inventory.site.uuid
-        load = Load(record.key, (site, result.source.host_id), len(result.frozen.disks))
-        waiting.setdefault(run.plan, []).append(load)
+        load = Load(record.key, run.plan, (site, result.source.host_id), len(result.frozen.disks))
+        waiting.append(Asking(run.started, load))
         ready[record.key] = (ground, entry, result)
 
 

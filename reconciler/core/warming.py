@@ -12,6 +12,7 @@ A cutover: honoured in the middle of a round too. What the first copy has proven
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -21,7 +22,7 @@ from reconciler.core.datapath import DATASTORE, EXPORT
 from reconciler.core.inventory import SourceSnapshot, SourceVm
 from reconciler.core.model import Absent, Known, Mark, MarkState, Milestone, Power
 from reconciler.core.moves import Do, Hold, Move, Note, Wait, changed_disks, out_of_sight, ref, target_runs, target_still
-from reconciler.core.record import IntentKind, RoundRecord, VmRecord
+from reconciler.core.record import FrozenVm, IntentKind, RoundRecord, VmRecord
 from reconciler.core.target import Volume
 from reconciler.core.view import View
 
@@ -363,9 +364,13 @@ def _drop_snapshot(v: View, snapshot: SourceSnapshot) -> Move:
     return Do(DropSnapshot(v.key, ref(v).provider, ref(v), snapshot.key), f"our snapshot {snapshot.name} goes", ("snapshot",))
 
 
+def in_the_way(frozen: FrozenVm, snapshots: Sequence[SourceSnapshot]) -> bool:
+    """Those that are not of the round: a chain below ours is no flat file; VDDK reads any."""
+    return bool(snapshots) and any(d.path == DATASTORE for d in frozen.disks)
+
+
 def _in_the_way(v: View) -> bool:
-    """A chain below ours is no flat file; VDDK reads any."""
-    return bool(v.foreign_snapshots) and any(d.path == DATASTORE for d in v.frozen.disks)
+    return in_the_way(v.frozen, v.foreign_snapshots)
 
 
 def _foreign_words(v: View, what: str) -> str:
