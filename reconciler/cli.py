@@ -55,7 +55,7 @@ def _dispatch(args: argparse.Namespace) -> int:
             from reconciler.commands import worker
 
             if args.volumes:
-                return worker.try_volumes(args.volumes)
+                return worker.try_volumes(args.volumes, args.vddk)
             return worker.run(args.spec)
         case "run":
             from reconciler.commands import run as run_command
@@ -161,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     what = worker.add_mutually_exclusive_group(required=True)
     what.add_argument("spec", type=Path, nargs="?", help="spec.json, mounted from the Job's Secret")
     what.add_argument("--try", dest="volumes", nargs="+", metavar="MODE:CLAIM:PATH", help="open volumes as a copy would, then end")
+    worker.add_argument("--vddk", type=Path, metavar="DIR", help="with --try: load VDDK from there too")
     return parser
 
 

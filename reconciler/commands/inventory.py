@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -15,7 +16,7 @@ from rich.console import Console, RenderableType
 
 from reconciler.app import open_repo, open_sites
 from reconciler.commands.reading import Reader, from_folder
-from reconciler.core import datapath
+from reconciler.core import datapath, vddk
 from reconciler.core.concerns.evaluate import evaluate
 from reconciler.core.concerns.rule import Concern
 from reconciler.core.desired import Desired, ProviderSpec
@@ -33,6 +34,14 @@ Output = Literal["table", "json"]
 _WIDE = 160
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`vddk`: which setting names an image with VDDK, as a plan's checks would take it."""
+
+    provider: ProviderSpec
+    vddk: str
+
+
 def run(settings: Settings, *, name: str, folder: Path | None, output: Output, clock: Clock, out: TextIO) -> int:
     """0. Errors: UserError for a Provider that is not there or is no source; those of repo and site."""
     desired = from_folder(folder) if folder is not None else Reader(open_repo(settings, clock)).read()[1]
@@ -42,11 +51,12 @@ def run(settings: Settings, *, name: str, folder: Path | None, output: Output, c
         inventory = sites.source(provider).read_inventory()
     finally:
         sites.close()
+    source = Source(provider, vddk.named(provider, desired.limits).setting)
     if output == "json":
-        out.write(json.dumps(_document(provider, inventory), indent=2) + "\n")
+        out.write(json.dumps(_document(source, inventory), indent=2) + "\n")
         return 0
     console = Console(file=out, width=None if out.isatty() else _WIDE, soft_wrap=False)
-    for part in _tables(provider, inventory):
+    for part in _tables(source, inventory):
         console.print(part)
     return 0
 
@@ -67,18 +77,18 @@ def find_provider(desired: Desired, name: str) -> ProviderSpec:
 # ---- JSON -------------------------------------------------------------------------------------------------------------------------------
 
 
-def _document(provider: ProviderSpec, inventory: Inventory) -> dict[str, object]:
+def _document(source: Source, inventory: Inventory) -> dict[str, object]:
     site = inventory.site
     return {
-        "provider": str(provider.ref),
+        "provider": str(source.provider.ref),
         "site": {"uuid": site.uuid, "product": site.product, "version": site.version},
-        "vms": [_vm(provider, vm) for vm in _sorted(inventory.vms)],
+        "vms": [_vm(source, vm) for vm in _sorted(inventory.vms)],
         "networks": [_item(item) for item in inventory.networks],
         "datastores": [_item(item) for item in inventory.storages],
     }
 
 
-def _vm(provider: ProviderSpec, vm: SourceVm) -> dict[str, object]:
+def _vm(source: Source, vm: SourceVm) -> dict[str, object]:
     return {
         "id": vm.id,
         "name": vm.name,
@@ -90,17 +100,17 @@ def _vm(provider: ProviderSpec, vm: SourceVm) -> dict[str, object]:
         "memoryBytes": vm.memory_bytes,
         "firmware": vm.firmware,
         "guest": vm.guest_name,
-        "disks": [_disk(provider, vm, disk) for disk in vm.disks],
+        "disks": [_disk(source, vm, disk) for disk in vm.disks],
         "nics": [{"network": n.network_name, "networkId": n.network_id, "mac": n.mac, "model": n.model} for n in vm.nics],
         "snapshots": [s.name for s in vm.snapshots],
         "concerns": [
-            {"category": c.category.value, "label": c.label, "assessment": c.assessment, "id": c.id} for c in _concerns(provider, vm)
+            {"category": c.category.value, "label": c.label, "assessment": c.assessment, "id": c.id} for c in _concerns(source, vm)
         ],
     }
 
 
-def _disk(provider: ProviderSpec, vm: SourceVm, disk: SourceDisk) -> dict[str, object]:
-    choice = _choice(provider, vm, disk)
+def _disk(source: Source, vm: SourceVm, disk: SourceDisk) -> dict[str, object]:
+    choice = _choice(source, vm, disk)
     return {
         "label": disk.label,
         "file": disk.backing.file,
@@ -117,13 +127,13 @@ def _item(item: NamedItem) -> dict[str, object]:
     return {"id": item.id, "name": item.name, **({"kind": item.kind} if item.kind else {})}
 
 
-def _choice(provider: ProviderSpec, vm: SourceVm, disk: SourceDisk) -> datapath.PathChoice:
-    return datapath.choose(disk, vm, vddk=bool(provider.settings.get("vddkInitImage")), mode=Mode.COLD)
+def _choice(source: Source, vm: SourceVm, disk: SourceDisk) -> datapath.PathChoice:
+    return datapath.choose(disk, vm, vddk=source.vddk, mode=Mode.COLD)
 
 
-def _concerns(provider: ProviderSpec, vm: SourceVm) -> tuple[Concern, ...]:
-    known = provider.platform in list(Platform) and bool(vm.attributes)
-    return evaluate(Platform(provider.platform), vm.attributes) if known else ()
+def _concerns(source: Source, vm: SourceVm) -> tuple[Concern, ...]:
+    known = source.provider.platform in list(Platform) and bool(vm.attributes)
+    return evaluate(Platform(source.provider.platform), vm.attributes) if known else ()
 
 
 def _sorted(vms: Iterable[SourceVm]) -> list[SourceVm]:
@@ -133,15 +143,15 @@ def _sorted(vms: Iterable[SourceVm]) -> list[SourceVm]:
 # ---- tables -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _tables(provider: ProviderSpec, inventory: Inventory) -> Iterator[RenderableType]:
+def _tables(source: Source, inventory: Inventory) -> Iterator[RenderableType]:
     site = inventory.site
     version = "" if site.version in site.product else f" {site.version}"
-    yield cell(f"{provider.ref}: {site.product}{version}, {site.uuid}")
+    yield cell(f"{source.provider.ref}: {site.product}{version}, {site.uuid}")
     table = plain_table("Id", "VM", "Path", "Power", "Disks", "Networks", "Read by", "Concerns", title="VMs")
     for vm in _sorted(inventory.vms):
         disks = f"{len(vm.disks)}, {size(sum(d.capacity_bytes for d in vm.disks))}"
         networks = ", ".join(dict.fromkeys(n.network_name for n in vm.nics))
-        cells = (vm.id, vm.name, vm.path, vm.power.value, disks, networks, _paths(provider, vm), _worries(provider, vm))
+        cells = (vm.id, vm.name, vm.path, vm.power.value, disks, networks, _paths(source, vm), _worries(source, vm))
         table.add_row(*(cell(text) for text in cells))
     yield table
     for title, items in (("Networks", inventory.networks), ("Datastores", inventory.storages)):
@@ -151,18 +161,18 @@ def _tables(provider: ProviderSpec, inventory: Inventory) -> Iterator[Renderable
         yield listed
 
 
-def _paths(provider: ProviderSpec, vm: SourceVm) -> str:
+def _paths(source: Source, vm: SourceVm) -> str:
     """One word where all disks are read alike; else the first reason why one cannot be."""
-    choices = [_choice(provider, vm, d) for d in vm.disks]
+    choices = [_choice(source, vm, d) for d in vm.disks]
     refused = next((c for c in choices if c.path is None), None)
     if refused is not None:
         return f"no path: {refused.reason}. {refused.remedy}"
     return ", ".join(dict.fromkeys(c.path or "" for c in choices))
 
 
-def _worries(provider: ProviderSpec, vm: SourceVm) -> str:
+def _worries(source: Source, vm: SourceVm) -> str:
     """What would block is named; the rest is counted, and stands in the JSON."""
-    found = _concerns(provider, vm)
+    found = _concerns(source, vm)
     critical = [c.label for c in found if c.category == "Critical"]
     warnings = sum(c.category == "Warning" for c in found)
     return "; ".join([*critical, *([plural(warnings, "warning")] if warnings else [])])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.core import names
+from reconciler.core import names, vddk
 from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, ProveOff, PutMarks, PutWatermarks
 from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
 from reconciler.core.datapath import DATASTORE, EXPORT
@@ -71,6 +71,8 @@ def _start(v: View, attempt: int) -> Move:
             return Do(ProveOff(v.key, ref(v).provider, ref(v)), "the source is read again, because it ran since it was proven off")
     if (doubted := _doubted(v)) is not None:
         return doubted
+    if (held := vddk.missing(v)) is not None:
+        return held
     f = v.frozen
     todo = [(d, x) for d, x in v.volumes if not v.marked(d)]
     if len(v.volumes) != len(f.disks):
@@ -86,6 +88,7 @@ def _start(v: View, attempt: int) -> Move:
         round_key=v.round_key,
         attempt=attempt,
         wishes=v.pods,
+        vddk_image=vddk.image_for(v),
     )
     wishes = tuple(_wish(v, d, x) for d, x in todo)
     resumed = sum(w.resume_bytes for w in wishes)

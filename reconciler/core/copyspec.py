@@ -16,6 +16,7 @@ from reconciler.core.ranges import Range, pack, unpack
 
 VERSION = 1
 EXIT_DONE, EXIT_WRONG, EXIT_AGAIN = 0, 65, 75
+VDDK_INVALID = "VDDKInvalid"  # reason of a trial that could not load the library; Forklift's name
 TERMINATION_LIMIT_BYTES = 4096  # Kubernetes cuts a termination message there
 RANGE_GAP_BYTES = 64 << 10  # `ranges.limit(changes, RANGES_OF_A_JOB, RANGE_GAP_BYTES)` is what goes into a Job's disks
 RANGES_OF_A_JOB = 65_536  # all disks together: some 300 KiB in the spec, 800 KiB at worst; a Secret may have 1 MiB
@@ -105,16 +106,18 @@ class VddkSpec:
     """VDDK reads the disks in `files`: their reader is NBD, their url "" until the worker has started an nbdkit for each.
 
     files:   (disk uuid, `[datastore] folder/disk.vmdk`): with a snapshot the file that was the disk's when it was made.
+    libdir:  where the pod has VDDK; filled in with the Job, like the paths of the disks.
+    config:  text of a VDDK configuration file.
     plugin:  the plugin's name, or its path.
     """
 
     url: str  # of the vCenter or ESXi host, https://host/sdk; trusted as the spec's `tls` says
     vm: str  # managed object ids
     snapshot: str | None
-    libdir: str  # a path inside the pod, where the init image has copied VDDK to
     files: tuple[tuple[str, str], ...]
+    libdir: str = ""
     transports: str | None = "nbdssl:nbd"
-    config: str | None = None  # a VDDK configuration file inside the pod
+    config: str = ""
     plugin: str = "vddk"
 
 

@@ -35,8 +35,8 @@ class _Refusal:
     remedy: str
 
 
-def choose(disk: SourceDisk, vm: SourceVm, *, vddk: bool, mode: Mode) -> PathChoice:
-    """The path for one disk. `vddk`: the Provider names a vddkInitImage.
+def choose(disk: SourceDisk, vm: SourceVm, *, vddk: str, mode: Mode) -> PathChoice:
+    """The path for one disk. `vddk`: which setting names an image with VDDK (core/vddk.py); "" where none does.
 
     Where the flat file does not hold exactly what the guest sees, it is never read: a wrong file read in full and verified against
     itself would pass every later check. Then the platform's own export reads it, which is one stream of the whole disk, so that a warm
@@ -46,7 +46,7 @@ def choose(disk: SourceDisk, vm: SourceVm, *, vddk: bool, mode: Mode) -> PathCho
         if refusal := judge(disk, vm):
             return PathChoice(None, refusal.reason, refusal.remedy, blocking=True)
     if vddk:
-        return PathChoice(VDDK, f"vddkInitImage is set: VDDK reads disk {disk.label}, whatever its format and chain", "", blocking=False)
+        return PathChoice(VDDK, _vddk_words(vddk, vm, mode), "", blocking=False)
     no_file = _chain(disk, vm) or _format(disk, vm)
     if no_file is None:
         return PathChoice(DATASTORE, _flat_words(disk, vm, mode), "", blocking=False)
@@ -59,9 +59,14 @@ def choose(disk: SourceDisk, vm: SourceVm, *, vddk: bool, mode: Mode) -> PathCho
 
 def lost(path: str, disk: SourceDisk, vm: SourceVm) -> PathChoice | None:
     """Why a disk that was planned to be read by `path` cannot be read so (with the VM off); None when it can."""
-    choice = choose(disk, vm, vddk=path == VDDK, mode=Mode.COLD)
+    choice = choose(disk, vm, vddk=path if path == VDDK else "", mode=Mode.COLD)
     fits = choice.path is not None if path == EXPORT else choice.path == path
     return None if fits else choice
+
+
+def _vddk_words(setting: str, vm: SourceVm, mode: Mode) -> str:
+    when = f"our snapshots while {vm.name} runs, and at the cutover the disk itself" if mode is Mode.WARM else "the disk once the VM is off"
+    return f"VDDK reads {when}, because of {setting}"
 
 
 def _flat_words(disk: SourceDisk, vm: SourceVm, mode: Mode) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from reconciler.core import admission, runs, story, strangers, warming
+from reconciler.core import admission, runs, story, strangers, vddk, warming
 from reconciler.core.actions import Action, Decision, Outcome, ProveOff, VmKey
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import SourceVm
@@ -150,6 +150,7 @@ def _step(
         mode=run.mode,
         pace=_pace(draft, run, record, desired, indexes, now),
         pods=desired.limits.pods,
+        vddk=vddk.named(desired.providers.get(record.source.provider), desired.limits).image,
     )
     record, claim = _absorb(record, view)
     if claim is not None:

@@ -226,6 +226,7 @@ class Limits:
     pods: PodWishes = field(default_factory=PodWishes)
     judge_concerns: bool = True  # feature_validation
     vmware_serial: bool = True  # feature_vmware_system_serial_number
+    vddk_image: str = ""  # for vSphere Providers that name none
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class Ground:
     storage_map: StorageMapSpec
     limits: Limits
     rewound: frozenset[str] = frozenset()  # view.Observed.rewound
-    vddk: bool = False  # the source Provider names a vddkInitImage
+    vddk: str = ""  # which setting names an image with VDDK (core/vddk.py)
 
     def storage_class(self, name: str) -> StorageClass | None:
         return next((c for c in self.target.storage_classes if c.name == name), None)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.core import names
+from reconciler.core import names, vddk
 from reconciler.core.desired import Desired, NetworkMapSpec, PlanSpec, ProviderSpec, StorageMapSpec
 from reconciler.core.examine import Ground
 from reconciler.core.findings import Finding, critical
@@ -108,7 +108,8 @@ def ground(desired: Desired, observed: Observed, indexes: Mapping[ObjectRef, Sit
     network_map, storage_map = desired.network_maps.get(plan.network_map), desired.storage_maps.get(plan.storage_map)
     if index is None or network_map is None or storage_map is None or not isinstance(target, Known):
         return None
-    return Ground(plan, index, target.value, network_map, storage_map, desired.limits, observed.rewound)
+    brought = vddk.named(desired.providers.get(plan.source), desired.limits).setting
+    return Ground(plan, index, target.value, network_map, storage_map, desired.limits, observed.rewound, brought)
 
 
 def providers_of(plan: PlanSpec, desired: Desired) -> tuple[ProviderSpec, ...]:

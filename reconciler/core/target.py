@@ -96,8 +96,9 @@ class BinderSpec:
     volumes: tuple[tuple[str, VolumeMode], ...]  # (PVC name, mode)
     placement: Placement
     owner: Owner
-    trial: str = ""  # which volumes these are, by uid: View.trial
+    trial: str = ""  # what is tried: these volumes by uid, and the image with VDDK (core/preflight.py)
     wishes: PodWishes = field(default_factory=PodWishes)
+    vddk_image: str = ""  # the pod gets VDDK from it, and loads it on trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,7 @@ class CopyJob:
     round_key: str
     attempt: int
     wishes: PodWishes = field(default_factory=PodWishes)
+    vddk_image: str = ""  # the pod gets VDDK from it
 
 
 # ---- observed -------------------------------------------------------------------------------------------------------------------------

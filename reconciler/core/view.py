@@ -85,6 +85,7 @@ class View:
     mode: Mode = Mode.COLD
     pace: Pace = field(default_factory=Pace)
     pods: PodWishes = field(default_factory=PodWishes)
+    vddk: str = ""  # the image that brings VDDK, as settings name it now
 
     @property
     def key(self) -> VmKey:

@@ -301,7 +301,7 @@ def partial(v: View) -> tuple[tuple[Volume, Mark], ...]:
     found = []
     for disk, volume in v.volumes:
         proven = v.watermark(volume)
-        if proven is None or proven.proven_bytes == 0 or volume.mark is not None or path_of(v, disk) != DATASTORE:
+        if proven is None or proven.proven_bytes == 0 or volume.mark is not None or path_of(v, disk) == EXPORT:
             continue
         change_id = r.change_ids.get(disk.uuid)
         if change_id is not None:

@@ -12,15 +12,17 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from reconciler.core import vddk
 from reconciler.core.desired import InventoryRef, Problem, Severity
 from reconciler.core.names import check_template
+from reconciler.manifests import imageref
 from reconciler.manifests.load import Document
 from reconciler.manifests.schema.hook import Hook
 from reconciler.manifests.schema.host import Host
 from reconciler.manifests.schema.migration import Migration
 from reconciler.manifests.schema.networkmap import NetworkMap
 from reconciler.manifests.schema.plan import Plan, PlanSpec, PlanVm
-from reconciler.manifests.schema.provider import Provider
+from reconciler.manifests.schema.provider import Provider, ProviderSpec
 from reconciler.manifests.schema.shapes import Model, Ref, is_label, is_subdomain
 from reconciler.manifests.schema.storagemap import StorageMap
 
@@ -29,6 +31,7 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?", r
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", re.ASCII)
 _TEMPLATES = {"pvc_name_template": "pvc", "volume_name_template": "volume", "network_name_template": "network"}
 _NFS_EXPORT = re.compile(r"[^:]+:/[^:].*")
+_AIO = "useVddkAioOptimization"
 _WEB_PLATFORMS = ("vsphere", "ovirt", "openstack", "openshift", "nutanix")
 
 
@@ -38,6 +41,7 @@ def is_set(ref: Ref | InventoryRef) -> bool:
 
 def of_provider(doc: Document, model: Provider) -> Iterator[Problem]:
     spec = model.spec
+    yield from _vddk(doc, spec)
     is_host = spec.type == "openshift" and not spec.url.strip()
     if not is_host and not spec.secret.name:
         yield doc.problem("spec.secret", "NotSet", "the secret with the credentials is not named", "write secret: {name: …, namespace: …}")
@@ -46,6 +50,21 @@ def of_provider(doc: Document, model: Provider) -> Iterator[Problem]:
     wrong = _url_fault(spec.type, spec.url.strip())
     if wrong:
         yield doc.problem("spec.url", "Malformed", *wrong)
+
+
+def _vddk(doc: Document, spec: ProviderSpec) -> Iterator[Problem]:
+    """What Forklift lets pass and then does not use is a warning."""
+    settings = spec.settings
+    given = {"vddkInitImage": settings.vddk_init_image, "vddkConfig": settings.vddk_config, _AIO: settings.use_vddk_aio_optimization}
+    if spec.type != "vsphere":
+        for name in (name for name, value in given.items() if value):
+            yield doc.problem(f"spec.settings.{name}", "WithoutEffect", f"{name} counts for vsphere only", "", Severity.WARNING)
+        return
+    if settings.vddk_init_image and (wrong := imageref.fault(settings.vddk_init_image)):
+        yield doc.problem("spec.settings.vddkInitImage", "NotValid", *wrong)
+    if settings.vddk_config and not vddk.switched_on(settings.use_vddk_aio_optimization):
+        text = f"vddkConfig counts only with {_AIO}, as in Forklift"
+        yield doc.problem("spec.settings.vddkConfig", "WithoutEffect", text, f'add {_AIO}: "true"', Severity.WARNING)
 
 
 def _url_fault(platform: str, url: str) -> tuple[str, str] | None:

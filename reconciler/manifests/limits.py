@@ -8,6 +8,7 @@ from typing import Any
 from reconciler.core.desired import Limits, Problem
 from reconciler.core.names import check_template
 from reconciler.core.target import PodWishes
+from reconciler.manifests import imageref
 from reconciler.manifests.load import Document
 from reconciler.manifests.schema.forkliftcontroller import is_true
 
@@ -23,6 +24,7 @@ READ = {
     "feature_validation",
     "feature_vmware_system_serial_number",
     "image_pull_policy",
+    "vddk_image",
     *(key for _, _, key in _RESOURCES),
 }
 
@@ -42,6 +44,7 @@ def limits_of(doc: Document) -> Limits:
         pods=PodWishes(_resources(values), str(values.get("image_pull_policy", ""))),
         judge_concerns=is_true(values.get("feature_validation", True)),
         vmware_serial=is_true(values.get("feature_vmware_system_serial_number", True)),
+        vddk_image=str(values.get("vddk_image", "")),
     )
 
 
@@ -65,6 +68,8 @@ def problems_of(doc: Document) -> list[Problem]:
     overhead = values.get("controller_filesystem_overhead")
     if overhead is not None and int(overhead) >= 100:
         found.append(doc.problem("spec.controller_filesystem_overhead", "NotAllowed", "is per cent and must be below 100"))
+    if image_fault := imageref.fault(str(values["vddk_image"])) if values.get("vddk_image") else None:
+        found.append(doc.problem("spec.vddk_image", "NotValid", *image_fault))
     wrong = check_template(_template(values), "pvc") if _template(values) else None
     if wrong:
         found.append(doc.problem("spec.controller_pvc_name_template", "NotValid", wrong))

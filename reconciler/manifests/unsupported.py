@@ -81,17 +81,7 @@ _COLD = (
     Row("vm_cutover", "vmCutover has no effect in a cold plan", False),
 )
 
-PROVIDER = (
-    Row("vddk_init_image", "VDDK is not used; disks are read from the datastore", False),
-    Row("vddk_config", "VDDK is not used; vddkConfig has no effect", False),
-    Row(
-        "use_vddk_aio_optimization",
-        "VDDK is not used; useVddkAioOptimization has no effect",
-        False,
-        lambda v: v.lower() in ("true", "1", "t"),
-    ),
-    Row("esxi_clone_method", "copy offload is not implemented; esxiCloneMethod has no effect", False),
-)
+PROVIDER = (Row("esxi_clone_method", "copy offload is not implemented; esxiCloneMethod has no effect", False),)
 
 
 def _found(rows: tuple[Row, ...], block: BaseModel, prefix: str, vm: InventoryRef | None = None) -> Iterator[Unsupported]:

@@ -30,7 +30,7 @@ REASONS = tuple(
         (r"k8s_cluster", "any cluster with KubeVirt will do; nothing differs on OpenShift"),
         (r"virt_v2v_.*|deep_inspection_.*|virt_customize_.*|feature_(xfs_repair_ignore|use_conversion_cr)", _CONVERSION),
         (r"feature_vsphere_vmware_driver_removal|feature_windows_.*|controller_windows_.*", _CONVERSION),
-        (r"vddk_image|controller_vddk_.*", "VDDK is not used; disks are read from the datastore"),
+        (r"controller_vddk_.*", "VDDK is loaded on trial by the pod that opens the volumes, and waited for as long as that takes"),
         (r"(ovirt|vsphere)_osmap_configmap_name", "target VMs are made from the source's hardware, not from templates"),
         (r"feature_copy_offload|naa_oui_.*|controller_host_lease_.*|populator_vsphere_.*", "copy offload is not implemented"),
         (r"feature_volume_populator|populator_(controller|ovirt|openstack)_.*", "importer Jobs fill volumes; no populator is used"),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PROGRAM = "nbdkit"
+LIBRARY = "lib64/libvixDiskLib.so.*"
 _START_S, _LOOK_S, _STOP_S, _LAG_S = 30.0, 0.05, 5.0, 0.5
 _LINES = 50
 _LINE_CHARS = 300
@@ -54,9 +56,10 @@ class VddkServer:
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._told = threading.Condition()
         self._folder = tempfile.TemporaryDirectory(prefix="vddk-")
-        self._socket = Path(self._folder.name) / "s"
+        home = Path(self._folder.name)
+        self._socket = home / "s"
         try:
-            argv = arguments(spec, disk, tls, credentials, self._socket)
+            argv = arguments(spec, disk, tls, credentials, home)
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         except FileNotFoundError as err:
             self._folder.cleanup()
@@ -124,8 +127,9 @@ class VddkServer:
         return [found[1] for line in self._lines if (found := _ERROR.search(line))]
 
 
-def arguments(spec: VddkSpec, disk: CopyDisk, tls: TlsSpec, credentials: Path, socket: Path) -> Sequence[str]:
-    """nbdkit's command line. The password's file is named, and the user's name is no secret."""
+def arguments(spec: VddkSpec, disk: CopyDisk, tls: TlsSpec, credentials: Path, home: Path) -> Sequence[str]:
+    """nbdkit's command line; VDDK's configuration is written beside the socket, in `home`. The password's file is named, and the user's
+    name is no secret."""
     parts = urlsplit(spec.url)
     file = dict(spec.files).get(disk.uuid)
     if file is None or parts.hostname is None:
@@ -135,10 +139,13 @@ def arguments(spec: VddkSpec, disk: CopyDisk, tls: TlsSpec, credentials: Path, s
     except OSError as err:
         raise UserError("SpecInvalid", f"{disk.label}: the user's name cannot be read: {err.strerror}") from err
     port = parts.port or 443
+    config = home / "vddk.conf"
+    if spec.config:
+        config.write_text(spec.config)
     values = {
         "file": file,
         "libdir": spec.libdir,
-        "config": spec.config,
+        "config": str(config) if spec.config else None,
         "server": parts.hostname,
         "port": None if port == 443 else str(port),
         "user": user,
@@ -149,4 +156,23 @@ def arguments(spec: VddkSpec, disk: CopyDisk, tls: TlsSpec, credentials: Path, s
         "transports": spec.transports,
     }
     given = [f"{key}={value}" for key, value in values.items() if value is not None]
-    return ["nbdkit", "--foreground", "--exit-with-parent", "--readonly", "--unix", str(socket), spec.plugin, *given]
+    return [PROGRAM, "--foreground", "--exit-with-parent", "--readonly", "--unix", str(home / "s"), spec.plugin, *given]
+
+
+def why_not_loaded(libdir: Path, plugin: str = "vddk") -> str | None:
+    """Why the VDDK in `libdir` cannot be used here; None when nbdkit's plugin loads it. No site is asked."""
+    there = ", ".join(sorted(path.name for path in libdir.glob(LIBRARY)))
+    if not there:
+        return f"{libdir} has no {LIBRARY}: the image must copy VDDK there, as `reconciler vddk-image` makes it"
+    try:
+        done = subprocess.run([PROGRAM, plugin, "--dump-plugin", f"libdir={libdir}"], capture_output=True, text=True, timeout=_START_S)
+    except FileNotFoundError:
+        return "the worker's image has no nbdkit; use one that has it and its vddk plugin"
+    except subprocess.TimeoutExpired:
+        return f"nbdkit did not load {there} within {_START_S:.0f} s"
+    if "vddk_library_version=" in done.stdout:
+        return None
+    said = (
+        "; ".join(_ERROR.findall(done.stderr)) or "it is none of the versions that the plugin knows (6.5 to 8), or parts of it are missing"
+    )
+    return f"nbdkit's plugin does not load {there}: {said}"

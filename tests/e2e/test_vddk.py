@@ -45,9 +45,8 @@ class Site:
 
     def spec(self, **changes: object) -> CopySpec:
         disk = CopyDisk("uuid-1", "disk 1", Reader.NBD, "", len(self.data), str(self.target), False)
-        vddk = VddkSpec(
-            self.server.url, "vm-12", "snapshot-7", str(self.folder / "vddk"), (("uuid-1", FILE),), "nbdssl", str(self.folder / "config")
-        )
+        config = "".join(f"{key}={value}\n" for key, value in self.want.items())
+        vddk = VddkSpec(self.server.url, "vm-12", "snapshot-7", (("uuid-1", FILE),), str(self.folder / "vddk"), "nbdssl", config)
         tls = TlsSpec(ca_file=str(self.server.ca.path))
         spec = CopySpec("run", "vm", "round", (disk,), tls, str(self.folder / "credentials"), vddk=replace(vddk, plugin=str(self.plugin)))
         spec = replace(spec, termination_file=str(self.folder / "termination"), connections=2)
@@ -59,7 +58,6 @@ class Site:
         return replace(spec, **changes)  # type: ignore[arg-type]
 
     def start(self, spec: CopySpec) -> subprocess.Popen[str]:
-        (self.folder / "config").write_text("".join(f"{key}={value}\n" for key, value in self.want.items()))
         path = self.folder / "spec.json"
         path.write_text(spec.to_json())
         command = [sys.executable, "-W", "error", "-X", "dev", "-c", MAIN, str(path)]
@@ -144,7 +142,7 @@ def test_a_delta_with_odd_edges(site: Site) -> None:
 def test_a_password_is_in_no_command_line(site: Site) -> None:
     spec = site.spec()
     assert spec.vddk is not None
-    line = arguments(spec.vddk, spec.disks[0], spec.tls, site.folder / "credentials", site.folder / "s")
+    line = arguments(spec.vddk, spec.disks[0], spec.tls, site.folder / "credentials", site.folder)
     assert PASSWORD not in " ".join(line) and f"password=+{site.folder}/credentials/password" in line
     with site.start(site.spec(bandwidth_bytes_per_s=MIB)) as process:
         until = time.monotonic() + 20

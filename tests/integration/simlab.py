@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 from pyVmomi import SoapAdapter
 
+from reconciler import cli
 from reconciler.app import Drivers
-from reconciler.commands import worker
 from reconciler.core.model import Result
 from reconciler.core.record import Records, VmRecord
 from reconciler.drivers.kubevirt.api import Api
@@ -91,13 +91,13 @@ class Inline:
         out = io.StringIO()
         if "--try" in argv:
             with contextlib.redirect_stdout(out):
-                code = worker.try_volumes(argv[list(argv).index("--try") + 1 :])
+                code = cli.run(list(argv[1:]))
         else:
             self.starts += 1
             if self.starts in self.killed:
                 return Ended(-9)
             with contextlib.redirect_stdout(out), self._beating():
-                code = worker.run(Path(argv[-1]))
+                code = cli.run(list(argv[1:]))
         with log_path.open("a") as log:
             log.write(out.getvalue())
         return Ended(code)

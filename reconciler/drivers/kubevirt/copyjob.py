@@ -45,6 +45,7 @@ def fill_in(job: CopyJob, disks: Sequence[CopyDisk], source: CopySource, spec: C
         disks=placed,
         tls=replace(source.tls, ca_file=ca_file),
         credentials_dir=pods.CREDENTIALS_DIR,
+        vddk=replace(spec.vddk, libdir=pods.VDDK_LIBDIR) if spec.vddk is not None else None,
         termination_file=pods.TERMINATION_FILE,
     )
 

@@ -114,6 +114,15 @@ def _terminated(pod: Obj) -> Mapping[str, Any]:
     return next((s["state"]["terminated"] for s in statuses if (s.get("state") or {}).get("terminated")), {})
 
 
+def _ended_at(pod: Obj) -> datetime | None:
+    """Also of a pod whose init container failed, whose own container never began."""
+    statuses = (pod.get("status") or {}).get("initContainerStatuses") or []
+    init: Mapping[str, Any] = next(
+        (s["state"]["terminated"] for s in statuses if ((s.get("state") or {}).get("terminated") or {}).get("exitCode")), {}
+    )
+    return _time((_terminated(pod) or init).get("finishedAt"))
+
+
 def _time(text: str | None) -> datetime | None:
     try:
         return datetime.fromisoformat(text) if text else None
@@ -144,7 +153,7 @@ def binder(pod: Obj, events: Events, apart: str = "") -> Binder:
         exit_code=ended.get("exitCode"),
         termination_message=str(ended.get("message") or ""),
         apart=apart,
-        ended_at=_time(ended.get("finishedAt")),
+        ended_at=_ended_at(pod),
     )
 
 

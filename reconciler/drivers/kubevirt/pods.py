@@ -13,11 +13,18 @@ from reconciler.core.target import BinderSpec, CopyJob, Owner, Placement, PodWis
 from reconciler.drivers.kubevirt import labels
 from reconciler.drivers.kubevirt.objects import SPEC_KEY, Json
 from reconciler.drivers.kubevirt.options import TargetSettings
+from reconciler.drivers.kubevirt.quantity import from_bytes, to_bytes
 
 QEMU_ID = 107
 SPEC_DIR = "/var/run/reconciler/spec"
 CREDENTIALS_DIR = "/var/run/reconciler/credentials"
 TERMINATION_FILE = "/dev/termination-log"
+# Forklift's convention: the image's own entrypoint copies VDDK into a volume at /opt. The worker sees that volume elsewhere: its program
+# is in /opt.
+VDDK_CONTAINER, _VDDK_VOLUME, _VDDK_INTO = "vddk-side-car", "vddk-vol-mount", "/opt"
+_VDDK_DIR = "/var/run/reconciler/vddk"
+VDDK_LIBDIR = f"{_VDDK_DIR}/vmware-vix-disklib-distrib"
+_VDDK_MIB = 256  # of memory for each disk, beyond the worker's own limit: an nbdkit with the library
 _SECRET_MODE = 0o440
 
 
@@ -38,8 +45,12 @@ def binder(spec: BinderSpec, settings: TargetSettings) -> Json:
     Grace of 1 s: 0 would be a forced deletion, which we never ask for (safety 4).
     """
     volumes = [f"{mode.value}:{claim}:{mount_path(index, mode)}" for index, (claim, mode) in enumerate(spec.volumes)]
-    pod_spec = _pod_spec(spec.volumes, spec.placement, settings, "binder", [*settings.worker_command, "--try", *volumes], spec.wishes)
+    vddk = ["--vddk", VDDK_LIBDIR] if spec.vddk_image else []
+    command = [*settings.worker_command, *vddk, "--try", *volumes]
+    pod_spec = _pod_spec(spec.volumes, spec.placement, settings, "binder", command, spec.wishes)
     pod_spec["terminationGracePeriodSeconds"] = 1
+    if spec.vddk_image:
+        _bring_vddk(pod_spec, spec.vddk_image, len(spec.volumes), spec.wishes)
     metadata = _metadata(spec.namespace, spec.name, spec.owner, labels.ROLE_BINDER)
     metadata["annotations"] |= {labels.TRIAL: spec.trial}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec}
@@ -54,6 +65,8 @@ def importer(job: CopyJob, settings: TargetSettings) -> Json:
     command = [*settings.worker_command, f"{SPEC_DIR}/{SPEC_KEY}"]
     pod_spec = _pod_spec(volumes, job.placement, settings, "importer", command, job.wishes)
     _mount_secret(pod_spec, job.name)
+    if job.vddk_image:
+        _bring_vddk(pod_spec, job.vddk_image, len(volumes), job.wishes)
     metadata = _metadata(job.namespace, job.name, job.owner, labels.ROLE_IMPORTER)
     metadata["annotations"] |= {labels.ROUND_KEY: job.round_key, labels.ATTEMPT: str(job.attempt)}
     pod_metadata = {"labels": dict(metadata["labels"]), "annotations": dict(metadata["annotations"])}
@@ -83,13 +96,17 @@ def _metadata(namespace: str, name: str, owner: Owner, role: str) -> Json:
 
 def _resources(settings: TargetSettings, wishes: PodWishes) -> Json:
     """Ours, unit by unit unless ForkliftController speaks of that unit: half a pair of ours beside half of theirs may contradict itself."""
-    asked = {unit for values in wishes.resources.values() for unit in values}
+    asked = _asked(wishes)
     out: Json = {}
     for half in ("limits", "requests"):
         ours = {unit: value for unit, value in settings.resources.get(half, {}).items() if unit not in asked}
         if values := {**ours, **wishes.resources.get(half, {})}:
             out[half] = values
     return out
+
+
+def _asked(wishes: PodWishes) -> set[str]:
+    return {unit for values in wishes.resources.values() for unit in values}
 
 
 def _pod_spec(
@@ -159,6 +176,19 @@ def _mount_secret(spec: Json, secret: str) -> None:
         {"name": "spec", "mountPath": SPEC_DIR, "readOnly": True},
         {"name": "credentials", "mountPath": CREDENTIALS_DIR, "readOnly": True},
     ]
+
+
+def _bring_vddk(spec: Json, image: str, disks: int, wishes: PodWishes) -> None:
+    """An init container that copies VDDK into an empty volume, as locked up as the worker beside it."""
+    main: dict[str, Any] = spec["containers"][0]
+    limits = main["resources"].get("limits", {})
+    if "memory" in limits and "memory" not in _asked(wishes):
+        limits["memory"] = from_bytes(to_bytes(limits["memory"]) + (disks * _VDDK_MIB << 20))
+    twin = ("imagePullPolicy", "resources", "securityContext", "terminationMessagePath", "terminationMessagePolicy")
+    init = {key: main[key] for key in twin} | {"name": VDDK_CONTAINER, "image": image}
+    spec["initContainers"] = [{**init, "volumeMounts": [{"name": _VDDK_VOLUME, "mountPath": _VDDK_INTO}]}]
+    spec["volumes"].append({"name": _VDDK_VOLUME, "emptyDir": {}})
+    main["volumeMounts"].append({"name": _VDDK_VOLUME, "mountPath": _VDDK_DIR, "readOnly": True})
 
 
 def _place(spec: Json, placement: Placement) -> None:

@@ -32,17 +32,30 @@ def of_pod(pod: Obj) -> str:
     status = pod.get("status") or {}
     if status.get("reason") or status.get("message"):
         return _text(status)
+    for container in status.get("initContainerStatuses") or []:
+        if text := _waiting(container) or _ended(container, plain_error=True):
+            return _cut(f"init container {container['name']}: {text}")
     for container in status.get("containerStatuses") or []:
-        state = container.get("state") or {}
-        waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
-        if waiting.get("reason", "") not in _QUIET:
-            return _text(waiting)
-        if ended.get("exitCode") and ended.get("reason", "") not in ("", "Error"):
-            return _text({"reason": ended["reason"], "message": f"exit code {ended['exitCode']}"})
+        if text := _waiting(container) or _ended(container, plain_error=False):
+            return text
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return _text(condition)
     return ""
+
+
+def _waiting(container: Obj) -> str:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    return _text(waiting) if waiting.get("reason", "") not in _QUIET else ""
+
+
+def _ended(container: Obj, *, plain_error: bool) -> str:
+    """`plain_error`: an "Error" is told too, with its message; our own program's last word is read elsewhere, and says more."""
+    ended = (container.get("state") or {}).get("terminated") or {}
+    if not ended.get("exitCode") or ended.get("reason", "") in ("", "" if plain_error else "Error"):
+        return ""
+    said = f": {ended['message']}" if plain_error and ended.get("message") else ""
+    return _text({"reason": ended["reason"], "message": f"exit code {ended['exitCode']}{said}"})
 
 
 def of_job(job: Obj, pods: Sequence[Obj], events: Events) -> str:

@@ -17,8 +17,6 @@ from reconciler.drivers.vsphere.doors import Door
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.ports import DiskChoice
 
-VDDK_LIBDIR = "/opt/vmware-vix-disklib-distrib"  # where VDDK init images made for Forklift leave it, given a volume at /opt
-
 
 def readers(door: Door, vm: SourceVm, disks: Sequence[DiskChoice], at: str | None) -> dict[str, tuple[Reader, str]]:
     """By uuid. Errors: TerminalError DiskGone, NotSupported, ChainNotReadable; RetryableError SnapshotGone."""
@@ -31,10 +29,10 @@ def export(vm: SourceVm, disks: Sequence[DiskChoice], at: str | None, url: str, 
     return ExportSpec(url, esxi, site_uuid, vm.id, vm.uuid, vm.name, at, devices) if devices else None
 
 
-def vddk(vm: SourceVm, disks: Sequence[DiskChoice], at: str | None, url: str) -> VddkSpec | None:
+def vddk(vm: SourceVm, disks: Sequence[DiskChoice], at: str | None, url: str, config: str) -> VddkSpec | None:
     """What VDDK needs for those of `disks` that it reads; None where it reads none. It finds its way down a chain by itself."""
     files = tuple((c.disk_uuid, _disk(vm, c.disk_uuid, at).backing.file) for c in disks if c.path == datapath.VDDK)
-    return VddkSpec(url, vm.id, at, VDDK_LIBDIR, files) if files else None
+    return VddkSpec(url, vm.id, at, files, config=config) if files else None
 
 
 def _reader(door: Door, vm: SourceVm, choice: DiskChoice, at: str | None) -> tuple[Reader, str]:

@@ -15,6 +15,7 @@ from typing import Any
 from reconciler.core.desired import ProviderSpec
 from reconciler.core.inventory import Inventory, SiteInfo, SourceVm
 from reconciler.core.model import Absent, Known, Power, PowerRequest, Secret, VmRef
+from reconciler.core.vddk import configuration
 from reconciler.drivers.vsphere import copies, subject
 from reconciler.drivers.vsphere.changes import read_changes
 from reconciler.drivers.vsphere.collector import VM_PROPERTIES, read_one
@@ -50,7 +51,7 @@ def connect(
 ) -> SourceDriver:  # fmt: skip
     """No call is made yet. `read_secret`: Secrets of the provider's Hosts. Errors: UserError for a url, secret or setting that is wrong."""
     doors = Doors(provider, secret, read_secret, clock) if provider.hosts and read_secret is not None else None
-    return VsphereSource(Session(provider, secret), clock, doors)
+    return VsphereSource(Session(provider, secret), clock, doors, configuration(provider.settings))
 
 
 class VsphereSource:
@@ -58,9 +59,10 @@ class VsphereSource:
 
     caps = Capabilities(warm=True, quiesce=False, guest_shutdown=True, needs_conversion=True)
 
-    def __init__(self, session: Session, clock: Clock, doors: Doors | None = None) -> None:
+    def __init__(self, session: Session, clock: Clock, doors: Doors | None = None, vddk_config: str = "") -> None:
         self._session = session
         self._doors = doors
+        self._vddk_config = vddk_config
         self._inventory = InventoryCache(session, clock)
         self._snapshots = OwnSnapshots(session)
 
@@ -88,7 +90,8 @@ class VsphereSource:
         session = self._session
         url = f"https://{session.endpoint.authority}{session.endpoint.path}"
         site_uuid = session.run(f"describe the copy of {vm.name}", lambda content: str(content.about.instanceUuid))
-        export, vddk = copies.export(vm, disks, at, url, session.is_host, site_uuid), copies.vddk(vm, disks, at, url)
+        export = copies.export(vm, disks, at, url, session.is_host, site_uuid)
+        vddk = copies.vddk(vm, disks, at, url, self._vddk_config)
         door = self._door(vm) if export is None and vddk is None else self._own_door()
         return CopySource(
             disks=copies.readers(door, vm, disks, at),

@@ -14,12 +14,12 @@ ProviderType = Literal["openshift", "vsphere", "ovirt", "openstack", "ova", "hyp
 class ProviderSettings(Model):
     """All values are strings, as in Forklift."""
 
-    vddk_init_image: str = Field(default="", description="vSphere: VDDK image.")
+    vddk_init_image: str = Field(default="", description="vSphere: image with VDDK; disks are then read through it.")
     sdk_endpoint: Literal["", "vcenter", "esxi"] = Field(default="", description="vSphere: which API is behind url.")
     thumbprint: str = Field(default="", description="vSphere: SHA-1 or SHA-256 of the server certificate, pinned. Ours; Forklift has none.")
     request_timeout_seconds: str = Field(default="", description="vSphere: seconds that one request may take. Ours; Forklift has none.")
     use_vddk_aio_optimization: str = Field(default="", description='vSphere: "true" passes VDDK buffer settings to the copier.')
-    vddk_config: str = Field(default="", description="vSphere: text of a VDDK configuration file.")
+    vddk_config: str = Field(default="", description="vSphere: text of a VDDK configuration file; counts only with useVddkAioOptimization.")
     esxi_clone_method: Literal["", "vib", "ssh"] = Field(default="", description="vSphere: how vmkfstools is run on ESXi.")
     target_az: str = Field(default="", alias="target-az", description="EC2: availability zone of the volumes.")
     target_region: str = Field(default="", alias="target-region", description="EC2: region, if not the secret's.")

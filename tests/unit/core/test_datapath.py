@@ -32,10 +32,11 @@ VM = SourceVm(
     disks=(DISK,),
     nics=(),
 )
+SETTING = "vddkInitImage of Provider openshift-mtv/vc"
 SNAPSHOT = SourceSnapshot("snapshot-1", "before", None)
 
 
-def cold(disk: SourceDisk = DISK, vm: SourceVm = VM, *, vddk: bool = False) -> PathChoice:
+def cold(disk: SourceDisk = DISK, vm: SourceVm = VM, *, vddk: str = "") -> PathChoice:
     return choose(disk, vm, vddk=vddk, mode=Mode.COLD)
 
 
@@ -83,8 +84,8 @@ def test_a_disk_added_after_a_snapshot_has_no_chain() -> None:
         (DISK, replace(VM, is_template=True), "template", "convert"),
     ],
 )
-@pytest.mark.parametrize("vddk", [False, True])
-def test_anything_else_is_refused_before_the_power_off(disk: SourceDisk, vm: SourceVm, reason: str, remedy: str, vddk: bool) -> None:
+@pytest.mark.parametrize("vddk", ["", SETTING])
+def test_anything_else_is_refused_before_the_power_off(disk: SourceDisk, vm: SourceVm, reason: str, remedy: str, vddk: str) -> None:
     choice = cold(disk, vm, vddk=vddk)
     assert choice.path is None
     assert choice.blocking
@@ -110,7 +111,7 @@ NO_FILE = [
 def test_where_the_flat_file_is_not_the_disk_it_is_exported_cold_and_refused_warm(
     disk: SourceDisk, vm: SourceVm, reason: str, remedy: str
 ) -> None:
-    exported, refused = cold(disk, vm), choose(disk, vm, vddk=False, mode=Mode.WARM)
+    exported, refused = cold(disk, vm), choose(disk, vm, vddk="", mode=Mode.WARM)
     assert (exported.path, exported.blocking) == ("export", False)
     assert refused.path is None
     assert refused.blocking
@@ -123,7 +124,10 @@ def test_where_the_flat_file_is_not_the_disk_it_is_exported_cold_and_refused_war
 @pytest.mark.parametrize(("disk", "vm"), [(disk, vm) for disk, vm, _, _ in NO_FILE])
 @pytest.mark.parametrize("mode", [Mode.COLD, Mode.WARM])
 def test_vddk_reads_any_unencrypted_disk(disk: SourceDisk, vm: SourceVm, mode: Mode) -> None:
-    assert choose(disk, vm, vddk=True, mode=mode).path == "vddk"
+    choice = choose(disk, vm, vddk=SETTING, mode=mode)
+    assert (choice.path, choice.blocking) == ("vddk", False)
+    assert SETTING in choice.reason
+    assert ("snapshots" in choice.reason) is (mode is Mode.WARM)
 
 
 def test_the_cause_that_hides_others_is_named_first() -> None:
@@ -133,13 +137,13 @@ def test_the_cause_that_hides_others_is_named_first() -> None:
 
 
 def test_a_flat_file_is_read_warm_too_but_only_tried_while_the_guest_runs() -> None:
-    choice = choose(DISK, VM, vddk=False, mode=Mode.WARM)
+    choice = choose(DISK, VM, vddk="", mode=Mode.WARM)
     assert choice.path == "datastore"
     assert "tried after the first snapshot" in choice.reason
 
 
 def test_an_independent_disk_is_refused_warm() -> None:
-    choice = choose(replace(DISK, mode="independent_persistent"), VM, vddk=True, mode=Mode.WARM)
+    choice = choose(replace(DISK, mode="independent_persistent"), VM, vddk=SETTING, mode=Mode.WARM)
     assert choice.path is None
     assert "takes no part in snapshots" in choice.reason
 

@@ -222,9 +222,11 @@ def test_what_the_controller_says_of_pods_and_checks() -> None:
 
 
 def test_controller_settings_without_effect_are_said_with_the_reason() -> None:
-    desired = resolved(manifest("ForkliftController", "c", "feature_validation: true\ncontroller_log_level: 2\nvddk_image: a/b"))
+    desired = resolved(
+        manifest("ForkliftController", "c", "feature_validation: true\ncontroller_log_level: 2\ncontroller_vddk_job_active_deadline_sec: 9")
+    )
     said = desired.controllers[ObjectRef("openshift-mtv", "c")].unsupported
-    assert asked(said) == {"spec.controller_log_level": False, "spec.vddk_image": False}
+    assert asked(said) == {"spec.controller_log_level": False, "spec.controller_vddk_job_active_deadline_sec": False}
     assert said[0].message == "controller_log_level has no meaning here: use --log-level"
     assert desired.complete
 
@@ -299,7 +301,7 @@ def test_other_sources_block() -> None:
     assert asked(found.unsupported) == {"spec.provider.source": True}
 
 
-@pytest.mark.parametrize(("line", "said"), [("vddkInitImage: a/b", True), ("sdkEndpoint: esxi", False)])
+@pytest.mark.parametrize(("line", "said"), [("esxiCloneMethod: ssh", True), ("vddkInitImage: a/b", False), ("sdkEndpoint: esxi", False)])
 def test_provider_settings_without_effect_are_said_at_the_plan(line: str, said: bool) -> None:
     desired = resolve(loaded(plan(), VCENTER + f"  settings: {{{line}}}\n", HOST, NET, STORE), "x")
     key, value = line.split(": ")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
+from reconciler.core.copyspec import CopyDisk, CopySpec, Reader, TlsSpec, VddkSpec
 from reconciler.core.model import Secret
 from reconciler.core.target import (
     BinderSpec,
@@ -22,9 +24,10 @@ from reconciler.core.target import (
     VolumeMode,
     VolumeSpec,
 )
-from reconciler.drivers.kubevirt import labels, machine, objects, pods
+from reconciler.drivers.kubevirt import copyjob, labels, machine, objects, pods
 from reconciler.drivers.kubevirt.options import TargetSettings
 from reconciler.mover import trial
+from reconciler.ports import CopySource
 
 OWNER = Owner("mtv/" + "w" * 70, "mtv/run-1", "web-3f9c2a1b", "site-uuid/vm-uuid", "None", "abc123")
 SETTINGS = TargetSettings("registry.example/reconciler:1")
@@ -149,6 +152,76 @@ def test_the_binder_is_the_importers_twin_and_opens_each_volume() -> None:
     assert ours["command"] == ["reconciler", "worker", "--try", *volumes]
     assert [str(trial.Volume.parse(v).path) for v in volumes] == ["/var/run/reconciler/disks/0", "/dev/reconciler/disk1"]
     assert pods.binder(BINDER, SETTINGS)["metadata"]["annotations"][labels.TRIAL] == "c0ffee"
+
+
+VDDK = "registry.example/infra/vddk:8"
+
+
+def vddk_pods(wishes: PodWishes | None = None) -> list[dict[str, Any]]:
+    wished = wishes or PodWishes()
+    binder = pods.binder(replace(BINDER, vddk_image=VDDK, wishes=wished), SETTINGS)["spec"]
+    return [binder, pods.importer(replace(JOB, vddk_image=VDDK, wishes=wished), SETTINGS)["spec"]["template"]["spec"]]
+
+
+def test_vddk_comes_by_an_init_container_into_a_volume_that_both_see() -> None:
+    """Forklift's convention: the image's own entrypoint copies vmware-vix-disklib-distrib into /opt."""
+    for spec in vddk_pods():
+        (init,), (main,) = spec["initContainers"], spec["containers"]
+        assert (init["image"], init["name"]) == (VDDK, "vddk-side-car")
+        assert not {"command", "args", "env", "envFrom"} & set(init)
+        (into,) = init["volumeMounts"]
+        assert into["mountPath"] == "/opt"
+        assert {"name": into["name"], "emptyDir": {}} in spec["volumes"]
+        seen = next(m for m in main["volumeMounts"] if m["name"] == into["name"])
+        assert seen["readOnly"] is True
+        assert f"{seen['mountPath']}/vmware-vix-disklib-distrib" == pods.VDDK_LIBDIR
+        hidden = PurePosixPath("/opt/reconciler")  # where the image has the worker's own program (Dockerfile)
+        assert not any(hidden.is_relative_to(m["mountPath"]) for m in main["volumeMounts"])
+
+
+def test_the_init_container_sees_no_disk_and_no_credential_and_is_as_locked_up_as_the_worker() -> None:
+    for spec in vddk_pods(PodWishes({}, "Always")):
+        (init,), (main,) = spec["initContainers"], spec["containers"]
+        assert [m["mountPath"] for m in init["volumeMounts"]] == ["/opt"]
+        assert "volumeDevices" not in init
+        assert init["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+        for field in ("imagePullPolicy", "resources", "terminationMessagePolicy"):
+            assert init[field] == main[field], field
+        assert init["imagePullPolicy"] == "Always"
+
+
+def test_the_trial_loads_vddk_too() -> None:
+    command = vddk_pods()[0]["containers"][0]["command"]
+    assert command[:4] == ["reconciler", "worker", "--vddk", pods.VDDK_LIBDIR]
+    assert command[4] == "--try"
+
+
+def test_an_nbdkit_for_each_disk_has_room_unless_the_controller_says_how_much() -> None:
+    for spec in vddk_pods():
+        assert spec["containers"][0]["resources"]["limits"]["memory"] == "1Gi"  # 512Mi and 2 x 256Mi
+    for spec in vddk_pods(PodWishes({"limits": {"memory": "700Mi"}})):
+        assert spec["containers"][0]["resources"]["limits"]["memory"] == "700Mi"
+    assert SETTINGS.resources["limits"]["memory"] == "512Mi"
+
+
+def test_the_worker_is_told_where_its_pod_has_vddk() -> None:
+    disk = CopyDisk("uuid-0", "disk", Reader.NBD, "", 1 << 20, "", False)
+    vddk = VddkSpec("https://vc/sdk", "vm-1", None, (("uuid-0", "[ds] web/web.vmdk"),), config="a=1")
+    source = CopySource({}, TlsSpec(), None, {"password": Secret("pa55")}, 4, 1 << 20, vddk=vddk)
+    spec = CopySpec("run", "vm", "round", (disk,), TlsSpec(), "", vddk=vddk)
+    filled = copyjob.fill_in(JOB, (disk,), source, spec)
+    assert filled.vddk == replace(vddk, libdir=pods.VDDK_LIBDIR)
+    assert CopySpec.from_json(filled.to_json()) == filled
+    assert "pa55" not in filled.to_json() + json.dumps(pods.importer(replace(JOB, vddk_image=VDDK), SETTINGS))
+
+
+def test_without_vddk_there_is_nothing_of_it() -> None:
+    assert "vddk" not in json.dumps(both_pods())
+    assert "initContainers" not in json.dumps(both_pods())
 
 
 def test_a_binder_is_never_force_deleted() -> None:

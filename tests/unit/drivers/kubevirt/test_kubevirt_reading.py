@@ -178,6 +178,23 @@ def test_exit_code_and_message_come_from_the_pod() -> None:
     assert (found.exit_code, found.termination_message, found.round_key, found.attempt) == (75, "again", "r1", 2)
 
 
+def init(**state: Any) -> dict[str, Any]:
+    """A pod's status before its own container began."""
+    waits = {"waiting": {"reason": "PodInitializing"}}
+    return {"initContainerStatuses": [{"name": "vddk", "state": state}], "containerStatuses": [{"state": waits}]}
+
+
+def test_an_init_container_that_failed_ends_its_pod_and_speaks_not_for_the_worker() -> None:
+    """Its exit code and its words are another program's: 65 would mean that nothing is tried again."""
+    said = {"exitCode": 65, "reason": "Error", "message": '{"type": "result", "disks": []}', "finishedAt": "2026-03-01T12:00:00Z"}
+    ended = pod("Failed", **init(terminated=said))
+    binder, copy = parse.binder(ended, {}), parse.job(job("Failed"), [ended], {})
+    assert (binder.exit_code, binder.termination_message) == (copy.exit_code, copy.termination_message) == (None, "")
+    assert binder.ended_at == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert "init container vddk: Error: exit code 65" in binder.message
+    assert "init container vddk: Error: exit code 65" in copy.message
+
+
 @pytest.mark.parametrize(
     ("status", "says"),
     [
@@ -192,6 +209,11 @@ def test_exit_code_and_message_come_from_the_pod() -> None:
         ({"reason": "Evicted", "message": "low on disk"}, "Evicted: low on disk"),
         ({"containerStatuses": [{"state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}, "OOMKilled: exit code 137"),
         ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, ""),
+        (init(waiting={"reason": "ErrImagePull", "message": "no such image"}), "init container vddk: ErrImagePull: no such"),
+        (init(terminated={"exitCode": 1, "reason": "Error", "message": "cp: no room"}), "init container vddk: Error: exit code 1: cp: no"),
+        (init(waiting={"reason": "PodInitializing"}), ""),
+        (init(terminated={"exitCode": 0, "reason": "Completed"}), ""),
+        (init(running={}), ""),
     ],
 )
 def test_a_pods_trouble_is_said_in_the_clusters_words(status: dict[str, Any], says: str) -> None:
