@@ -175,7 +175,7 @@ def _snapshot(v: View, r: RoundRecord, mine: SourceSnapshot | None) -> Move:
     """Make it, then learn its change ids from a direct read. A disk without one is not tracked, whatever the settings say."""
     if mine is None:
         if _in_the_way(v):
-            return Note(abandon(v, "another tool made a snapshot first"))
+            return interrupt(v, None, "another tool made a snapshot first")
         act = EnsureSnapshot(v.key, ref(v).provider, ref(v), v.snapshot_key(r.number))
         return Do(act, f"round {r.number}: the snapshot is made", ("snapshot",))
     proof = v.proof
@@ -283,7 +283,19 @@ def interrupt(v: View, mine: SourceSnapshot | None, why: str) -> Move:
         if (kept := keep_partial(v)) is not None:
             return kept
         return _drop_snapshot(v, mine)
+    return _give_up(v, why)
+
+
+def _give_up(v: View, why: str) -> Move:
+    """A snapshot that was asked for and never seen may be in the making: then the site is busy with it, and it comes, and goes first."""
+    if _perhaps_made(v) and not (v.outcome is not None and v.outcome.action == "DropSnapshot" and v.outcome.error is None):
+        act = DropSnapshot(v.key, ref(v).provider, ref(v), v.snapshot_key(v.number))
+        return Do(act, "it is made sure that no snapshot of ours is on its way", ("snapshot",))
     return Note(abandon(v, why))
+
+
+def _perhaps_made(v: View) -> bool:
+    return v.round is not None and not v.round.final and not v.round.snapshot
 
 
 def stop_copy(v: View) -> Move:
@@ -326,10 +338,10 @@ def keep_partial(v: View) -> Move | None:
 
 
 def no_snapshot(v: View) -> bool:
-    """None of ours, and its files merged. A source that is gone for good has none."""
+    """None of ours, nor one on its way, and its files merged. A source that is gone for good has none."""
     match v.source:
         case Known(vm):
-            return not v.our_snapshots and not _left_behind(v, vm)
+            return not v.our_snapshots and not _left_behind(v, vm) and not _perhaps_made(v)
         case Absent():
             return True
         case _:
@@ -343,7 +355,7 @@ def drop_snapshots(v: View) -> Move:
         return kept
     if v.our_snapshots:
         return _drop_snapshot(v, v.our_snapshots[0])
-    return _consolidate(v)
+    return _give_up(v, "its run was undone") if _perhaps_made(v) else _consolidate(v)
 
 
 def _left_behind(v: View, vm: SourceVm) -> bool:

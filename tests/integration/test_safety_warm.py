@@ -15,7 +15,7 @@ import pytest
 
 from reconciler.core import guards
 from reconciler.core.actions import Action, DropSnapshot, EnsureCopy, EnsureSnapshot, PowerSource, PutMarks, StartTarget
-from reconciler.core.desired import MigrationSpec
+from reconciler.core.desired import InventoryRef, MigrationSpec
 from reconciler.core.model import Known, Milestone, Mode, ObjectRef, Power, Result, VmRef
 from reconciler.core.record import VmRecord
 from reconciler.core.target import JobPhase
@@ -409,6 +409,31 @@ def test_row_19_a_cutover_waits_while_the_clocks_differ(skew_s: float) -> None:
 
 
 # ---- row 20 -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", ["cancel", "failure", "cutover"])
+def test_row_20_a_snapshot_in_the_making_is_waited_for_and_goes(why: str) -> None:
+    """The site takes its time over it: whoever ends the round first would leave it behind."""
+    world = land()
+    world.one_pass(world.lease)
+    while not world.tasks:
+        world.go_on()
+        world.one_pass(world.lease)
+    match why:
+        case "cancel":
+            edit(world, cancel=(InventoryRef(name="web"),))
+        case "failure":
+            world.one_pass(world.lease, Fate(faults={"EnsureSnapshot": ("terminal", False)}))
+        case "cutover":
+            cut_over(world)
+    for _ in range(20):
+        world.one_pass(world.lease)
+        world.now += timedelta(seconds=5)
+        world.judge()
+    assert record(world).result is None and not acts(world, PowerSource)
+    live(world, ended())
+    assert record(world).result is {"cancel": Result.CANCELED, "failure": Result.FAILED, "cutover": Result.SUCCEEDED}[why]
+    assert not ours(world)
 
 
 def test_row_20_no_snapshot_of_ours_between_rounds() -> None:

@@ -354,6 +354,26 @@ def test_a_cancel_leaves_the_source_running_without_a_trace(lab: SimLab, moment:
     assert not list(lab.cluster.find_all("PersistentVolumeClaim"))
 
 
+@pytest.mark.parametrize("then", ["cancel", "cutover"])
+def test_a_snapshot_that_the_site_takes_its_time_over_is_not_left_behind(lab: SimLab, then: str) -> None:
+    """vCenter makes it minutes after it was asked to; until then no list of snapshots shows it."""
+    vm = lab.tracked_vm("web", mib=1)
+    lab.vcenter.tasks.operation_s["createSnapshot"] = 40.0
+    begin(lab, "web")
+    go_on(lab, lambda: any(t.state == "running" for t in lab.vcenter.tasks.known.values()), 60)
+    if then == "cancel":
+        lab.migration(cancel=["web"])
+        lab.commit("cancel")
+    else:
+        cut_over(lab)
+    go_on(lab, lambda: "is being made" in tale(lab), 30)
+    assert vm.power is machines.Power.ON
+    until_end(lab, "web")
+    lab.clock.sleep(120)
+    assert not vm.snapshots
+    assert record_of(lab, "web").result is (Result.CANCELED if then == "cancel" else Result.SUCCEEDED)
+
+
 def test_a_retry_goes_on_from_the_last_mark(lab: SimLab) -> None:
     """Failed at the cutover, the source runs again for a while; the next Migration copies only what changed."""
     vm = vm_of(lab)
