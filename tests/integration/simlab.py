@@ -14,24 +14,21 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-from pyVmomi import SoapAdapter
-
 from reconciler import cli
 from reconciler.app import Drivers
+from reconciler.core.copyspec import CopySpec
 from reconciler.core.model import Result
 from reconciler.core.record import Records, VmRecord
-from reconciler.drivers.kubevirt.api import Api
+from reconciler.drivers.kubevirt import labels
 from reconciler.engine.loop import Engine, PassReport, Rules
 from reconciler.engine.publish import Pace
 from reconciler.engine.sites import Sites
 from reconciler.gitrepo.config import RepoConfig
-from reconciler.gitrepo.git import Git
 from reconciler.gitrepo.repo import GitRepo
 from reconciler.lab.cluster.site import Cluster
 from reconciler.lab.machines import Power, Vm
@@ -40,13 +37,10 @@ from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.manifests.recordstore import RecordStore
 from reconciler.settings import Settings
+from tests.integration.taps import Crash, Medium, Wire, tapped, tapped_worker
 
 USER, PASSWORD = "svc@vsphere.local", "s3cret-of-the-vcenter"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class Crash(BaseException):
-    """The process is dead; no handler may swallow this."""
 
 
 class SimClock:
@@ -79,13 +73,15 @@ class SimClock:
 class Inline:
     """Runs the copy pod's program at once, in this process. `killed`: the n-th copy ends as if killed for memory.
 
-    `beat` lets what is due at the source happen meanwhile, without any time going by: a lease becomes ready.
+    `beat` lets what is due at the source happen meanwhile, without any time going by: a lease becomes ready. `look` is shown each spec.
+    `wire`: a copy dies at one of its effects, and its machine with it; the copies after that live.
     """
 
-    def __init__(self, beat: Callable[[], None]) -> None:
+    def __init__(self, beat: Callable[[], None], look: Callable[[CopySpec], None]) -> None:
         self.starts = 0
         self.killed: set[int] = set()
-        self._beat = beat
+        self.wire: Wire | None = None
+        self._beat, self._look = beat, look
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, log_path: Path) -> Ended:
         out = io.StringIO()
@@ -96,11 +92,24 @@ class Inline:
             self.starts += 1
             if self.starts in self.killed:
                 return Ended(-9)
+            self._look(CopySpec.from_json(Path(argv[-1]).read_text()))
             with contextlib.redirect_stdout(out), self._beating():
-                code = cli.run(list(argv[1:]))
+                code = self._copy(list(argv[1:]))
         with log_path.open("a") as log:
             log.write(out.getvalue())
         return Ended(code)
+
+    def _copy(self, args: list[str]) -> int:
+        if self.wire is None:
+            return cli.run(args)
+        medium = Medium()
+        with tapped_worker(self.wire, medium):
+            try:
+                return cli.run(args)
+            except Crash:
+                self.wire = Wire()
+        medium.lose()
+        return -9
 
     @contextlib.contextmanager
     def _beating(self) -> Iterator[None]:
@@ -131,78 +140,6 @@ class Ended:
 
     def kill(self) -> None:
         pass
-
-
-@dataclass
-class Wire:
-    """Counts the calls that leave the process and kills at the wanted one. Labels tell effects from looks."""
-
-    labels: list[str] = field(default_factory=list)
-    die_at: int | None = None
-    when: str = "before"
-    only_effects: bool = True
-    dead: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def call(self, label: str, effect: bool, work: Callable[[], Any]) -> Any:
-        with self.lock:
-            if self.dead:
-                raise Crash(label)
-            counted = effect or not self.only_effects
-            number = len(self.labels)
-            if counted:
-                self.labels.append(label)
-            now = counted and number == self.die_at
-            if now and self.when == "before":
-                self.dead = True
-                raise Crash(label)
-        answer = work()
-        with self.lock:
-            if now:
-                self.dead = True
-            if self.dead:
-                raise Crash(label)
-        return answer
-
-
-SOAP_LOOKS = (
-    "Retrieve",
-    "CurrentTime",
-    "Login",
-    "Logout",
-    "CreateContainerView",
-    "CreatePropertyCollector",
-    "DestroyView",
-    "Continue",
-    "Query",
-    "Wait",
-    "CreateFilter",
-    "Fetch",
-)
-
-
-@contextlib.contextmanager
-def tapped(wire: Wire) -> Iterator[None]:
-    """Put `wire` between our drivers and the sockets: SOAP method calls, REST requests, git's talks with the remote."""
-    soap, rest, git = SoapAdapter.SoapStubAdapter.InvokeMethod, Api._request, Git.run
-
-    def invoke(self: Any, mo: Any, info: Any, args: Any, *rest_: Any) -> Any:
-        effect = not info.wsdlName.startswith(SOAP_LOOKS) and "Destroy" not in info.wsdlName
-        return wire.call(f"soap {info.wsdlName}", effect, lambda: soap(self, mo, info, args, *rest_))
-
-    def request(self: Any, call: Any, method: str, *args: Any) -> Any:
-        return wire.call(f"rest {method} {args[0]}", method != "GET", lambda: rest(self, call, method, *args))
-
-    def run(self: Any, args: Sequence[str], *more: Any, **options: Any) -> Any:
-        if args[0] not in ("push", "fetch", "ls-remote"):
-            return git(self, args, *more, **options)
-        return wire.call(f"git {args[0]} {args[-1]}", args[0] == "push", lambda: git(self, args, *more, **options))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SoapAdapter.SoapStubAdapter, "InvokeMethod", invoke)
-        patch.setattr(Api, "_request", request)
-        patch.setattr(Git, "run", run)
-        yield
 
 
 MANIFESTS = """\
@@ -275,7 +212,7 @@ class SimLab:
         self.network = self.world.add_network("VM Network", dc)
         self.vcenter = VCenter(self.world, self.ca, self.clock, user=USER, password=PASSWORD, page_size=page_size)
         self.vcenter.leases.ready_s = 0.0
-        self.inline = Inline(self._beat)
+        self.inline = Inline(self._beat, self._look)
         self.cluster = Cluster(root / "cluster", self.ca, self.clock, programs={"reconciler": ["reconciler"]}, launcher=self.inline)
         self.ttl_s = ttl_s
         self.repo = root / "repo.git"
@@ -286,6 +223,8 @@ class SimLab:
         self.engine: Engine | None = None
         self.sites: Sites | None = None
         self.reports: list[PassReport] = []
+        self.copied_anew: list[str] = []  # disks that a copy was to read in full though their PVC was marked
+        self.person: Callable[[], None] = lambda: None  # what somebody does after a pass
 
     def __enter__(self) -> SimLab:
         self.vcenter.start()
@@ -313,6 +252,10 @@ class SimLab:
     def _beat(self) -> None:
         with self.world.lock:
             self.world.settle()
+
+    def _look(self, spec: CopySpec) -> None:
+        marked = {d["metadata"]["annotations"].get(labels.DISK_UUID) for d in self.marked()}
+        self.copied_anew += [d.label for d in spec.disks if d.uuid in marked and d.ranges is None]
 
     # ---- arranging ----
 
@@ -417,18 +360,19 @@ class SimLab:
             self.reports.append(engine.one_pass())
             if until():
                 return
+            self.person()
             self.clock.sleep(seconds)
         raise AssertionError(f"not reached in {limit} passes: " + "; ".join(f"{v.name} {v.phase}: {v.message}" for v in self.vms()))
 
     def run(self, limit: int = 150, seconds: float = 0.5) -> None:
         self.passes(self.ended, limit, seconds)
 
-    def run_until_death(self, die_at: int | None, when: str, *, only_effects: bool = True, limit: int = 150) -> bool:
+    def run_until_death(self, die_at: int | None, when: str, *, only_effects: bool = True, limit: int = 150, seconds: float = 0.5) -> bool:
         """Run with a death at call `die_at`; True if it came to that. The dead reconciler is gone afterwards."""
         self.wire = Wire(die_at=die_at, when=when, only_effects=only_effects)
         with tapped(self.wire):
             try:
-                self.run(limit)
+                self.run(limit, seconds)
                 self.stop()
             except Crash:
                 self.stop()
@@ -480,6 +424,10 @@ class SimLab:
             want = self.world.bytes_at_power_off(vm, source).read_bytes()
             target = self.cluster.volume_path(record.frozen.namespace, disk.pvc)
             assert target.read_bytes()[: len(want)] == want, f"{name} {disk.label} differs"
+
+    def marked(self) -> list[dict[str, Any]]:
+        """PVCs that some mark vouches for."""
+        return [p for p in self.cluster.find_all("PersistentVolumeClaim") if labels.MARK in p["metadata"].get("annotations", {})]
 
     def target_on(self, name: str) -> bool:
         return any(r.name == name for r in self.cluster.running_vms())

@@ -10,7 +10,8 @@ import pytest
 
 from reconciler.core.model import Milestone, ObjectRef, Result
 from tests.integration.loops import NS, TTL_S, condition, go_on, machine, passes, status_of
-from tests.integration.simlab import Crash, SimLab, Wire, tapped
+from tests.integration.simlab import SimLab
+from tests.integration.taps import Crash, Wire, tapped
 
 PLAN = ObjectRef(NS, "wave")
 

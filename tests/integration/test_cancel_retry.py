@@ -29,7 +29,8 @@ from tests.integration.loops import (
     status_of,
     succeeded,
 )
-from tests.integration.simlab import SimLab, Wire, tapped
+from tests.integration.simlab import SimLab
+from tests.integration.taps import Wire, tapped
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -2,6 +2,7 @@
 
 One VM with two small disks, in process, simulated time. A death around a *look* leaves the same world as one after the last effect, so the
 default sweep dies around effects (git pushes, REST writes, SOAP acts); `--deep` dies around every call.
+The copy pod dies around each of its effects too, and its machine with it: what it had not flushed is lost.
 """
 
 from __future__ import annotations
@@ -11,19 +12,22 @@ from pathlib import Path
 import pytest
 
 from reconciler.lab.machines import Happening
-from tests.integration.simlab import SimLab, Wire, tapped
+from reconciler.mover import ledger
+from tests.integration.simlab import SimLab
+from tests.integration.taps import Wire, tapped
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 EFFECTS = 32  # a few more than a run has; the run without a death says so when that is no longer true
+STEPS = 16  # the same of the copy pod
 
 
 def small_world(root: Path) -> SimLab:
     return SimLab(root, ttl_s=5.0)
 
 
-def arrange(lab: SimLab) -> None:
-    lab.vm("web", disks=2, mib=1)
+def arrange(lab: SimLab, mib: int = 1) -> None:
+    lab.vm("web", disks=2, mib=mib)
     lab.plan("web")
     lab.migration()
     lab.commit()
@@ -35,18 +39,26 @@ def assert_same_end(lab: SimLab) -> None:
     kinds = [e.kind for e in lab.world.history]
     assert kinds.count(Happening.GUEST_SHUTDOWN) <= 1 and kinds.count(Happening.OFF) <= 1, "no power action twice"
     assert len(lab.cluster.vm_starts) == 1
+    assert not lab.copied_anew, "a disk that was marked was copied again"
     assert lab.git("ls-remote", str(lab.repo), "reconciler/status").strip()
 
 
 def test_the_run_without_a_death(tmp_path: Path) -> None:
     with small_world(tmp_path) as lab:
-        arrange(lab)
-        wire = Wire()
-        lab.wire = wire
+        arrange(lab, mib=2)
+        wire, copy = Wire(), Wire()
+        lab.wire, lab.inline.wire = wire, copy
         with tapped(wire):
             lab.run()
         assert_same_end(lab)
         assert EFFECTS - 6 <= len(wire.labels) <= EFFECTS, wire.labels
+        assert STEPS - 6 <= len(copy.labels) <= STEPS, copy.labels
+
+
+@pytest.fixture(autouse=True)
+def small_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a copy of a few MiB has several watermarks."""
+    monkeypatch.setattr(ledger, "FLUSH_BYTES", 1 << 20)
 
 
 @pytest.mark.deep
@@ -61,6 +73,16 @@ def test_converges_around_every_call(tmp_path: Path, at: int, when: str) -> None
 @pytest.mark.parametrize("at", range(EFFECTS))
 def test_converges_wherever_it_dies(tmp_path: Path, at: int, when: str) -> None:
     die_and_go_on(tmp_path, at, when, only_effects=True)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("at", range(STEPS))
+def test_converges_wherever_a_copy_dies(tmp_path: Path, at: int, when: str) -> None:
+    with small_world(tmp_path) as lab:
+        arrange(lab, mib=2)
+        lab.inline.wire = Wire(die_at=at, when=when)
+        lab.run()
+        assert_same_end(lab)
 
 
 def die_and_go_on(root: Path, at: int, when: str, *, only_effects: bool) -> None:
