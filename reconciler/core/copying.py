@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.core import names, vddk
+from reconciler.core import names, retry, vddk
 from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, ProveOff, PutMarks, PutWatermarks
 from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
 from reconciler.core.datapath import DATASTORE, EXPORT
@@ -73,6 +73,8 @@ def _start(v: View, attempt: int) -> Move:
         return doubted
     if (held := vddk.missing(v)) is not None:
         return held
+    if (later := retry.pending(v)) is not None:
+        return Wait(later.message, (_fails(v),), later.due)
     f = v.frozen
     todo = [(d, x) for d, x in v.volumes if not v.marked(d)]
     if len(v.volumes) != len(f.disks):
@@ -177,10 +179,7 @@ def grown_watermarks(v: View) -> Do | None:
 
 def _fails(v: View) -> str:
     """A timer that starts anew whenever more is proven: attempts that get on are not counted against the deadline."""
-    proven = sum(w.proven_bytes for _, x in v.volumes if (w := v.watermark(x))) + sum(
-        d.capacity_bytes for d in v.frozen.disks if v.marked(d)
-    )
-    return f"copy-fails:{proven}"
+    return f"copy-fails:{v.proven_bytes}"
 
 
 def result_of(job: Job | Binder) -> CopyResult | None:
@@ -270,4 +269,5 @@ def _failed(v: View, job: Job) -> Move:
         return Do(PutWatermarks(v.key, v.frozen.destination, grown), "what the failed attempt has proven is kept", timers)
     if v.timers.get(timers[0], 0.0) >= v.frozen.copy_stall_s and not _running_guest(v):
         return Fail("CopyFailed", f"the copy failed again and again for {v.frozen.copy_stall_s:.0f} s without getting on, last: {why}")
-    return Do(_drop(v, job), f"attempt {job.attempt} failed ({why}); another one follows", timers, attempt=job.attempt + 1)
+    again = retry.after(v, job, (result.reason if result else None) or "CopyFailed", why)
+    return Do(_drop(v, job), again.message, timers, attempt=job.attempt + 1, retry=again)

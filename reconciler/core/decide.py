@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from reconciler.core import admission, runs, story, strangers, vddk, warming
+from reconciler.core import admission, retry, runs, story, strangers, vddk, warming
 from reconciler.core.actions import Action, Decision, Outcome, ProveOff, VmKey
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import SourceVm
@@ -315,6 +315,8 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
         conditions.append(Condition(kind, True, category, backoff.reason, backoff.message))
         if waiting and not backoff.held:
             draft.wakes.append(backoff.until)
+    elif record.retry is not None:
+        conditions.append(retry.condition(record.retry))
     if record.base_unreadable and record.milestone is Milestone.NONE:
         conditions.append(Condition("WarmWithoutPrecopy", True, Category.WARN, "BaseNotReadable", warming.without_precopy(record)))
     match move:
@@ -322,12 +324,12 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
             record = replace(record, message=message)
             if until is not None:
                 draft.wakes.append(until)
-        case Do(action, message, _, attempt):
+        case Do(action, message, _, attempt, again):
             if _follows_up(view, action) and backoff is not None and not backoff.held:
                 waiting = False
             record = replace(record, message=backoff.message if backoff and waiting else message)
             if not waiting:
-                record = replace(record, attempt=attempt or record.attempt)
+                record = replace(record, attempt=attempt or record.attempt, retry=again or record.retry)
                 draft.actions.append(action)
         case Declare(intent, action, message, milestone, _):
             if waiting:

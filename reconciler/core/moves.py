@@ -19,7 +19,7 @@ from reconciler.core.actions import (
 )
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Absent, Known, Milestone, Power, Result, Unknown, VmRef
-from reconciler.core.record import IntentKind, VmRecord
+from reconciler.core.record import IntentKind, Retry, VmRecord
 from reconciler.core.target import Volume
 from reconciler.core.view import View
 
@@ -35,12 +35,13 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Do:
-    """`attempt`, if set, is the number of the next importer Job; committed before the act."""
+    """`attempt`, if set, is the number of the next importer Job, `retry` when it may begin; committed before the act."""
 
     action: Action
     message: str
     timers: tuple[str, ...] = ()
     attempt: int | None = None
+    retry: Retry | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,18 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """A copy failed: why, and when the next attempt may begin. `count` attempts in a row have proven no more than `proven_bytes`."""
+
+    attempt: int
+    due: datetime
+    count: int
+    proven_bytes: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class VmRecord:
     """One VM of one run: `runs/<ns>/<migration>/vms/<slug>.yaml`. Its git history is the story of that VM.
 
@@ -229,6 +241,7 @@ class VmRecord:
     error: Failure | None = None
     intents: tuple[Intent, ...] = ()
     attempt: int = 1
+    retry: Retry | None = None
     conditions: tuple[Condition, ...] = ()
     pipeline: tuple[StepRecord, ...] = ()
     phases: tuple[PhaseTime, ...] = ()

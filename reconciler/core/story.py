@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from reconciler.core import retry
 from reconciler.core.copying import result_of
 from reconciler.core.copyspec import DiskResult
 from reconciler.core.itinerary import Phase, Stage
@@ -112,7 +113,7 @@ def with_disks(record: VmRecord, view: View) -> VmRecord:
                 sha256=done.sha256 or "",
             )
         disks.append(item)
-    return replace(_with_round(record, view, results), disks=tuple(disks))
+    return replace(_with_round(record, view, results), disks=tuple(disks), retry=retry.of(view))
 
 
 def _complete(view: View, disk: FrozenDisk) -> bool:

@@ -292,6 +292,11 @@ class View:
         return mark if mark and mark.round_key == self.round_key and not touched else None
 
     @property
+    def proven_bytes(self) -> int:
+        """Of this round: marked disks whole, others up to their watermarks."""
+        return sum(d.capacity_bytes if self.marked(d) else w.proven_bytes if (w := self.watermark(x)) else 0 for d, x in self.volumes)
+
+    @property
     def unfenced(self) -> tuple[str, ...]:
         """Pods that may still write to a volume of this VM, as text for a person."""
         return tuple(

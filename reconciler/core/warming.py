@@ -168,7 +168,7 @@ def begin_round(v: View, *, final: bool) -> Note:
     marks = [x.mark.round for x in seen if x is not None and x.mark is not None]
     number = max([r.number for r in v.record.rounds] + marks, default=0) + 1
     rounds = (*v.record.rounds, RoundRecord(number, v.now, final=final))[-KEPT_ROUNDS:]
-    return Note(replace(v.record, rounds=rounds, next_round_at=None))
+    return Note(replace(v.record, rounds=rounds, next_round_at=None, retry=None))
 
 
 def _snapshot(v: View, r: RoundRecord, mine: SourceSnapshot | None) -> Move:
