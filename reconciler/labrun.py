@@ -17,12 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from reconciler import log as logs
 from reconciler.app import build_engine
 from reconciler.clock import SystemClock
-from reconciler.core.model import Result
-from reconciler.core.record import Records, VmRecord
+from reconciler.core import figures
+from reconciler.core.model import ObjectRef, Result
+from reconciler.core.record import FrozenDisk, FrozenVm, Records, VmRecord
 from reconciler.engine.loop import Engine, PassReport
 from reconciler.errors import UserError
 from reconciler.lab.clock import WallClock
@@ -33,9 +35,11 @@ from reconciler.lab.vcenter.estate import add_warm_pair, build_shop_estate
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.labperson import PORT, Person, examples
+from reconciler.manifests.composed import vm_figures
+from reconciler.report import rounds
 from reconciler.report.live import LiveRow, LiveView
-from reconciler.report.tables import DiskProof, proof_table
-from reconciler.report.words import phase_words
+from reconciler.report.tables import DiskProof, VmProof, moves_table, proof_table
+from reconciler.report.words import copied, phase_words
 from reconciler.settings import Settings, inherited_environment
 
 USER, PASSWORD = "svc-reconciler@vsphere.local", "lab-only-Pa55word"
@@ -79,12 +83,12 @@ def run(wishes: Wishes) -> int:
         try:
             records = _until_ended(engine, console, clock, lab)
             proofs = _proofs(lab, records)
-            _tell(console, wishes, lab, records, proofs, clock.monotonic() - began)
+            _tell(console, wishes, lab, proofs, clock.monotonic() - began)
             if wishes.serve:
                 _serve(engine, console, clock, lab)
         finally:
             engine.close()
-        return 0 if _as_asked(records, proofs) else 1
+        return 0 if proofs.good else 1
 
 
 def _console(wishes: Wishes) -> Console:
@@ -180,16 +184,27 @@ def _rows(report: PassReport) -> list[LiveRow]:
 
 
 def _row(report: PassReport, vm: VmRecord) -> LiveRow:
-    total = sum(d.capacity_bytes for d in vm.frozen.disks) if vm.frozen else 0
-    moving = {p.uuid: p for disks, _ in report.observed.progress.values() for p in disks}
-    done, rate = 0, 0.0
-    sizes = {d.uuid: d.capacity_bytes for d in vm.frozen.disks} if vm.frozen else {}
-    for disk in vm.disks:
-        seen = moving.get(disk.uuid)
-        done += sizes.get(disk.uuid, 0) if disk.marked else seen.done_bytes if seen else disk.watermark_bytes
-        rate += seen.rate_bytes_per_s if seen and not disk.marked else 0.0
-    phase = vm.result.value if vm.result else phase_words(vm.phase)
-    return LiveRow(vm.name or vm.wanted, phase, done, total, rate, "" if vm.result is Result.SUCCEEDED else vm.message)
+    """A delta has no share of the disks to show; its own size is known while it is read."""
+    seen = [p for key in _jobs(report, vm) for p in report.observed.progress[key][0]]
+    marked = {d.uuid for d in vm.disks if d.marked}
+    known = figures.rounds(vm)
+    if known is not None and known.whole:
+        done, total = sum(p.done_bytes for p in seen), sum(p.total_bytes for p in seen)
+    else:
+        share = copied(vm)
+        done, total = share.done_bytes, share.total_bytes
+    rate = sum(p.rate_bytes_per_s for p in seen if p.uuid not in marked)
+    phase = vm.result.value if vm.result else rounds.state(vm) or phase_words(vm.phase)
+    return LiveRow(vm.name or vm.wanted, phase, done, total, rate, _live_note(vm))
+
+
+def _jobs(report: PassReport, vm: VmRecord) -> list[tuple[ObjectRef, str, str]]:
+    disks = {d.uuid for d in vm.disks} if vm.result is None else set()
+    return [key for key, (progress, _) in report.observed.progress.items() if any(p.uuid in disks for p in progress)]
+
+
+def _live_note(vm: VmRecord) -> str:
+    return rounds.down_for(vm) if vm.result is Result.SUCCEEDED else rounds.waiting_note(vm)
 
 
 def _until_ended(engine: Engine, console: Console, clock: SystemClock, lab: Lab) -> Records:
@@ -225,37 +240,41 @@ def _serve(engine: Engine, console: Console, clock: SystemClock, lab: Lab) -> No
 # ---- the proof --------------------------------------------------------------------------------------------------------------------------
 
 
-def _proofs(lab: Lab, records: Records) -> list[DiskProof]:
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    vms: tuple[VmProof, ...]
+    disks: tuple[DiskProof, ...]
+
+    @property
+    def good(self) -> bool:
+        """Every VM was moved, every disk is equal, and every power state is as asked."""
+        ended = bool(self.vms) and all(v.record.result is Result.SUCCEEDED and v.as_asked for v in self.vms)
+        return ended and all(d.equal for d in self.disks)
+
+
+def _proofs(lab: Lab, records: Records) -> Proofs:
     """Source bytes at the instant of power-off against target bytes, read from the files of both sites."""
-    proofs = []
+    vms, disks = [], []
+    running = {(r.namespace, r.name) for r in lab.cluster.running_vms()}
     for _, record in sorted(records.vms.items()):
-        if record.frozen is None or record.source is None:
+        source = next((v for v in lab.world.vms.values() if record.source is not None and v.instance_uuid == record.source.uuid), None)
+        if record.frozen is None or source is None:
+            vms.append(VmProof(record, "", "", "", ""))
             continue
-        vm = next(v for v in lab.world.vms.values() if v.instance_uuid == record.source.uuid)
-        running = {(r.namespace, r.name) for r in lab.cluster.running_vms()}
         on = "On" if (record.frozen.namespace, record.frozen.name) in running else "Off"
-        for disk in record.frozen.disks:
-            proofs.append(_proof(lab, record, vm, disk.uuid, on))
-    return proofs
+        vms.append(VmProof(record, "Off", "On" if source.power == "poweredOn" else "Off", record.frozen.want_power.value, on))
+        disks += [_proof(lab, record.name, record.frozen, source, disk) for disk in record.frozen.disks]
+    return Proofs(tuple(vms), tuple(disks))
 
 
-def _proof(lab: Lab, record: VmRecord, vm: Vm, uuid: str, target_power: str) -> DiskProof:
-    frozen = record.frozen
-    assert frozen is not None
-    disk = next(d for d in frozen.disks if d.uuid == uuid)
-    source = next(d for d in vm.disks if d.uuid == uuid)
-    seconds = (record.completed - record.started).total_seconds() if record.completed and record.started else 0.0
+def _proof(lab: Lab, name: str, frozen: FrozenVm, vm: Vm, disk: FrozenDisk) -> DiskProof:
+    source = next(d for d in vm.disks if d.uuid == disk.uuid)
     return DiskProof(
-        vm=record.name,
+        vm=name,
         disk=disk.label,
         capacity_bytes=disk.capacity_bytes,
         source_sha256=lab.world.sha256_at_power_off(vm, source),
         target_sha256=_sha256(lab.cluster.volume_path(frozen.namespace, disk.pvc), disk.capacity_bytes),
-        source_power_asked="Off",
-        source_power_seen="On" if vm.power == "poweredOn" else "Off",
-        target_power_asked=frozen.want_power.value,
-        target_power_seen=target_power,
-        seconds=seconds,
     )
 
 
@@ -274,27 +293,18 @@ def _sha256(path: Path, length: int) -> str:
     return digest.hexdigest()
 
 
-def _as_asked(records: Records, proofs: list[DiskProof]) -> bool:
-    ended = bool(records.vms) and all(v.result is Result.SUCCEEDED for v in records.vms.values())
-    powers = all(p.source_power_asked == p.source_power_seen and p.target_power_asked == p.target_power_seen for p in proofs)
-    return ended and powers and all(p.equal for p in proofs)
-
-
-def _tell(console: Console, wishes: Wishes, lab: Lab, records: Records, proofs: list[DiskProof], seconds: float) -> None:
-    good = _as_asked(records, proofs)
+def _tell(console: Console, wishes: Wishes, lab: Lab, proofs: Proofs, seconds: float) -> None:
     if wishes.json:
-        results = [
-            {"vm": v.name, "result": v.result.value if v.result else v.phase, "message": v.message} for _, v in sorted(records.vms.items())
-        ]
-        disks = [{**asdict(p), "equal": p.equal} for p in proofs]
-        print(json.dumps({"ok": good, "seconds": round(seconds, 1), "vms": results, "disks": disks}, indent=1))
+        vms = [_vm_plain(proof) for proof in proofs.vms]
+        disks = [{**asdict(p), "equal": p.equal} for p in proofs.disks]
+        print(json.dumps({"ok": proofs.good, "seconds": round(seconds, 1), "vms": vms, "disks": disks}, indent=1))
         return
     console.print()
-    console.print(proof_table(proofs))
-    for _, vm in sorted(records.vms.items()):
-        if vm.result is not Result.SUCCEEDED:
-            console.print(f"[red]{vm.name or vm.wanted}[/]: {vm.result.value if vm.result else vm.phase}: {vm.message}", markup=True)
-    verdict = "[green]All bytes are equal and every power state is as asked.[/]" if good else "[red]Not as asked; see above.[/]"
+    console.print(proof_table(proofs.disks))
+    console.print(moves_table(proofs.vms))
+    for vm in (p.record for p in proofs.vms if p.record.result is not Result.SUCCEEDED):
+        console.print(Text.assemble((vm.name or vm.wanted, "red"), f": {vm.result.value if vm.result else vm.phase}: {vm.message}"))
+    verdict = "[green]All bytes are equal and every power state is as asked.[/]" if proofs.good else "[red]Not as asked; see above.[/]"
     console.print(f"{verdict} {seconds:.0f} s.")
     if wishes.folder is not None or wishes.serve:
         console.print("\nThe story of the run is on the status branch:")
@@ -302,6 +312,16 @@ def _tell(console: Console, wishes: Wishes, lab: Lab, records: Records, proofs: 
         console.print(f"  git -C {lab.repo} show {STATUS_BRANCH}:README.md", highlight=False)
     else:
         _story(console, lab)
+
+
+def _vm_plain(proof: VmProof) -> dict[str, object]:
+    """`warm`, `downtime`: as `reconciler status -o json` has them."""
+    vm = proof.record
+    power = {
+        "source": {"asked": proof.source_power_asked, "seen": proof.source_power_seen},
+        "target": {"asked": proof.target_power_asked, "seen": proof.target_power_seen},
+    }
+    return {"vm": vm.name or vm.wanted, "result": vm.result or vm.phase, "message": vm.message, "power": power, **vm_figures(vm)}
 
 
 def _story(console: Console, lab: Lab) -> None:

@@ -26,8 +26,8 @@ from reconciler.errors import UserError
 from reconciler.manifests.load import DEFAULT_NAMESPACE
 from reconciler.manifests.spelling import did_you_mean
 from reconciler.ports import Clock
+from reconciler.report.numbers import plural, size
 from reconciler.report.tables import cell, plain_table
-from reconciler.report.words import plural, size
 from reconciler.settings import Settings
 
 Output = Literal["table", "json"]

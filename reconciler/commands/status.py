@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, TextIO
 
 from rich.console import Console, RenderableType
@@ -57,7 +58,7 @@ def run(repo: StatusRepo, *, target: str | None, watch: bool, output: Output, cl
     shown = ""
     try:
         while True:
-            shown = _show_once(reader, wanted, output, console, shown, forgiving=watch and shown != "")
+            shown = _show_once(reader, wanted, output, console, shown, clock.now(), forgiving=watch and shown != "")
             if not watch:
                 return 0
             clock.sleep(_WATCH_EVERY_S)
@@ -65,7 +66,7 @@ def run(repo: StatusRepo, *, target: str | None, watch: bool, output: Output, cl
         return 0
 
 
-def _show_once(reader: Reader, wanted: Target | None, output: Output, console: Console, shown: str, forgiving: bool) -> str:
+def _show_once(reader: Reader, wanted: Target | None, output: Output, console: Console, shown: str, now: datetime, forgiving: bool) -> str:
     """Returns what both branches stood at. `forgiving`: a remote that is away for a moment does not end a watch."""
     try:
         records, desired = reader.read()
@@ -80,10 +81,10 @@ def _show_once(reader: Reader, wanted: Target | None, output: Output, console: C
     if shown and console.is_terminal:
         console.clear()
     if output == "table":
-        for part in _tables(records, desired, wanted):
+        for part in _tables(records, desired, wanted, now):
             console.print(part)
     else:
-        console.file.write(_document(records, desired, wanted, output))
+        console.file.write(_document(records, desired, wanted, output, now))
     console.file.flush()
     return stand
 
@@ -116,28 +117,28 @@ def find_vms(records: Records, ref: ObjectRef) -> list[VmRecord]:
 # ---- tables ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _tables(records: Records, desired: Desired, wanted: Target | None) -> Iterator[RenderableType]:
+def _tables(records: Records, desired: Desired, wanted: Target | None, now: datetime) -> Iterator[RenderableType]:
     match wanted:
         case None:
-            yield from _overview(records, desired)
+            yield from _overview(records, desired, now)
         case Target("VM", ref):
             for vm in find_vms(records, ref):
-                yield tables.vms_view([vm], f"{vm.plan} ({vm.run.name})")
+                yield tables.vms_view([vm], now, f"{vm.plan} ({vm.run.name})")
                 yield vm_detail(vm)
         case Target("Plan", ref):
             yield from _conditions(compose_status(records, desired, "Plan", ref))
             plan = plan_view(records, ref)
-            yield tables.vms_view(plan.vms, str(ref)) if plan.runs else Text("no Migration has started this plan yet")
+            yield tables.vms_view(plan.vms, now, str(ref)) if plan.runs else Text("no Migration has started this plan yet")
         case Target("Migration", ref):
             yield from _conditions(compose_status(records, desired, "Migration", ref))
             vms = [vm for vm in records.vms.values() if vm.run == ref]
             if vms:
-                yield tables.vms_view(sorted(vms, key=lambda vm: (standing(vm), vm.slug)), str(ref))
+                yield tables.vms_view(sorted(vms, key=lambda vm: (standing(vm), vm.slug)), now, str(ref))
         case Target(kind, ref):
             yield from _conditions(compose_status(records, desired, kind, ref))
 
 
-def _overview(records: Records, desired: Desired) -> Iterator[RenderableType]:
+def _overview(records: Records, desired: Desired, now: datetime) -> Iterator[RenderableType]:
     if desired.problems:
         yield tables.problems_table(desired.problems)
     if not records.statuses and not records.runs:
@@ -147,7 +148,7 @@ def _overview(records: Records, desired: Desired) -> Iterator[RenderableType]:
     yield tables.plans_table(records)
     for plan in plan_views(records):
         if plan.runs:
-            yield tables.vms_view(plan.vms, str(plan.ref))
+            yield tables.vms_view(plan.vms, now, str(plan.ref))
 
 
 def _conditions(status: dict[str, Any]) -> Iterator[RenderableType]:
@@ -157,31 +158,31 @@ def _conditions(status: dict[str, Any]) -> Iterator[RenderableType]:
 # ---- YAML, JSON -----------------------------------------------------------------------------------------------------------------------
 
 
-def _document(records: Records, desired: Desired, wanted: Target | None, output: Output) -> str:
-    data = _composed(records, desired, wanted)
+def _document(records: Records, desired: Desired, wanted: Target | None, output: Output, now: datetime) -> str:
+    data = _composed(records, desired, wanted, now)
     if output == "json":
         return json.dumps(data, indent=2, ensure_ascii=True) + "\n"
     return dump(data).decode()
 
 
-def _composed(records: Records, desired: Desired, wanted: Target | None) -> dict[str, Any]:
+def _composed(records: Records, desired: Desired, wanted: Target | None, now: datetime) -> dict[str, Any]:
     match wanted:
         case None:
             refs = sorted(
                 set(records.statuses) | {("Plan", r.plan) for r in records.runs.values()} | {("Migration", r) for r in records.runs}
             )
-            return {"apiVersion": "v1", "kind": "List", "items": [compose_status(records, desired, kind, ref) for kind, ref in refs]}
+            return {"apiVersion": "v1", "kind": "List", "items": [compose_status(records, desired, kind, ref, now) for kind, ref in refs]}
         case Target("VM", ref):
-            return _vm_document(records, desired, find_vms(records, ref))
+            return _vm_document(records, desired, find_vms(records, ref), now)
         case Target(kind, ref):
-            return compose_status(records, desired, kind, ref)
+            return compose_status(records, desired, kind, ref, now)
 
 
-def _vm_document(records: Records, desired: Desired, vms: list[VmRecord]) -> dict[str, Any]:
+def _vm_document(records: Records, desired: Desired, vms: list[VmRecord], now: datetime) -> dict[str, Any]:
     """Forklift has no VM object; this is the entry of its migration's status, under the plan that it belongs to."""
     items = []
     for vm in vms:
-        entries = compose_status(records, desired, "Migration", vm.run)["status"]["vms"]
+        entries = compose_status(records, desired, "Migration", vm.run, now)["status"]["vms"]
         entry = next(e for e in entries if e.get("id", "") == vm.id and e["name"] == (vm.name or vm.wanted))
         items.append({"plan": str(vm.plan), "migration": str(vm.run), "milestone": vm.milestone.value, **entry})
     return items[0] if len(items) == 1 else {"items": items}

@@ -22,7 +22,7 @@ from reconciler.engine.sites import Sites
 from reconciler.errors import LeaseLost
 from reconciler.ports import Clock, StatusRepo
 from reconciler.report.escape import clean
-from reconciler.report.words import plural
+from reconciler.report.numbers import plural
 from reconciler.settings import Settings
 
 Format = Literal["text", "json"]

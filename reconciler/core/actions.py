@@ -6,6 +6,7 @@ Each action names its VM by `key` (run, slug) and the site that it goes to by `s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -254,9 +255,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`actions` run after the records are published. `wake_at`: when to look again even if nothing happens."""
+    """`actions` run after the records are published. `wake_at`: when to look again even if nothing happens.
+
+    seen_on: VMs whose source was on in this pass -> when the pass began.
+    """
 
     actions: tuple[Action, ...] = ()
     wake_at: datetime | None = None
     timers: frozenset[tuple[VmKey, str]] = field(default_factory=frozenset)
     bugs: tuple[tuple[VmKey, Exception], ...] = ()
+    seen_on: Mapping[VmKey, datetime] = field(default_factory=dict)

@@ -158,7 +158,8 @@ def _running(v: View, job: Job) -> Move:
         return Do(PutWatermarks(v.key, f.destination, grown), "watermarks are kept", timers)
     if job.phase is JobPhase.PENDING:
         return Wait(f"Job {job.name} is pending {job.message}".rstrip(), timers)
-    return Wait(f"{done >> 20} of {sum(d.capacity_bytes for d in f.disks) >> 20} MiB", timers)
+    total = sum(p.total_bytes for p in v.progress)  # of a delta, what changed
+    return Wait(f"{done >> 20} of {total >> 20} MiB" if total else f"Job {job.name} begins", timers)
 
 
 def _grown(v: View, at_least: int) -> tuple[tuple[Volume, Watermark], ...]:

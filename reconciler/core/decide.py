@@ -40,6 +40,7 @@ class Memory:
     origin: str = ""
     descends: frozenset[ObjectRef] = frozenset()
     busy: frozenset[VmKey] = frozenset()  # an act of an earlier pass is still under way
+    seen_on: Mapping[VmKey, datetime] = field(default_factory=dict)  # when a source was last seen on, at the earliest
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class Draft:
     timers: set[tuple[VmKey, str]] = field(default_factory=set)
     wakes: list[datetime] = field(default_factory=list)
     bugs: list[tuple[VmKey, Exception]] = field(default_factory=list)
+    seen_on: dict[VmKey, datetime] = field(default_factory=dict)
     refused: Mapping[VmKey, str] = field(default_factory=dict)  # warm VMs that may begin no round and no cutover now
 
 
@@ -81,7 +83,7 @@ def decide(
     after = replace(
         records, runs=draft.runs, vms=draft.vms, claims=draft.claims, instance=strangers.inherited(desired, observed, records.instance)
     )
-    return after, Decision(tuple(draft.actions), wake, frozenset(draft.timers), tuple(draft.bugs))
+    return after, Decision(tuple(draft.actions), wake, frozenset(draft.timers), tuple(draft.bugs), draft.seen_on)
 
 
 def _cancel(draft: Draft, run: RunRecord, desired: Desired, memory: Memory, now: datetime) -> None:
@@ -152,6 +154,8 @@ def _step(
         pods=desired.limits.pods,
         vddk=vddk.named(desired.providers.get(record.source.provider), desired.limits).image,
     )
+    if view.source_power is Power.ON:
+        draft.seen_on[record.key] = now
     record, claim = _absorb(record, view)
     if claim is not None:
         draft.claims[(claim.site_uuid, claim.vm_uuid)] = claim
@@ -199,6 +203,7 @@ def _view(
         now=now,
         commit=records.commit,
         instance=records.instance,
+        on_at=memory.seen_on.get(record.key),
     )
     if isinstance(target, Known) and view.jobs:
         job = view.jobs[-1]
@@ -234,7 +239,7 @@ def _absorb(record: VmRecord, view: View) -> tuple[VmRecord, Claim | None]:
                 record = story.close(record, kind, now, void=outcome.error.message)
     if isinstance(view.target, Known) and (vm := view.our_target_vm) is not None and vm.power is Power.ON:
         record = story.close(record, IntentKind.START_TARGET, now)
-    return record, claim
+    return story.with_outage(record, view), claim
 
 
 _INTENT_OF: dict[str, tuple[IntentKind, ...]] = {

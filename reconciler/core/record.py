@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NewType
 
 from reconciler.core.copyspec import Verify
 from reconciler.core.desired import ShutdownPolicy
 from reconciler.core.model import Milestone, Mode, ObjectRef, Power, Result, VmRef
 from reconciler.core.target import Instance, Placement, TargetVmSpec, VolumeMode
+
+Instant = NewType("Instant", datetime)  # in YAML to the millisecond; every other time is written to the second
 
 
 class Category(StrEnum):
@@ -193,6 +196,18 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """The time in which no guest ran, on either side. By our own clock, and never less than it was.
+
+    off_at:  when the source was last seen on before it was seen off; where this process did not see that, when its power-off was declared,
+             and else when it was first seen off. back_at: when the target was first seen on, or, before the hand-over, the source again.
+    """
+
+    off_at: Instant
+    back_at: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     phase: str
     reason: str
@@ -251,6 +266,8 @@ class VmRecord:
     rounds: tuple[RoundRecord, ...] = ()
     base_unreadable: str = ""  # why the frozen base cannot be read while the guest runs, once that was seen
     next_round_at: datetime | None = None
+    rounds_forgotten: int = 0  # pre-copies that counted and are no longer among `rounds`
+    outage: Outage | None = None
 
     @property
     def was_on(self) -> bool:

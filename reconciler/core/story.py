@@ -13,13 +13,15 @@ from reconciler.core import retry
 from reconciler.core.copying import result_of
 from reconciler.core.copyspec import DiskResult
 from reconciler.core.itinerary import Phase, Stage
-from reconciler.core.model import Milestone, Mode, Result
+from reconciler.core.model import Known, Milestone, Mode, Power, Result
 from reconciler.core.record import (
     Condition,
     DiskRecord,
     FrozenDisk,
+    Instant,
     Intent,
     IntentKind,
+    Outage,
     PhaseTime,
     Progress,
     StepError,
@@ -82,6 +84,28 @@ def close(record: VmRecord, kind: IntentKind, now: datetime, void: str = "") -> 
         return replace(i, void=void) if void else replace(i, done_at=now)
 
     return replace(record, intents=tuple(ended(i) for i in record.intents))
+
+
+def with_outage(record: VmRecord, view: View) -> VmRecord:
+    """A guest that went off since the look before, or is back. Behind hand-over only the target can bring it back."""
+    known, handed_over = record.outage, record.milestone.order >= Milestone.HANDED_OVER.order
+    lasts = known is not None and known.back_at is None
+    if known is not None and lasts and (_target_on(view) if handed_over else view.source_power is Power.ON):
+        return replace(record, outage=replace(known, back_at=Instant(view.now)))
+    if not lasts and not handed_over and record.was_on and view.source_power is Power.OFF:
+        return replace(record, outage=Outage(_last_on(record, view)))
+    return record
+
+
+def _target_on(view: View) -> bool:
+    return isinstance(view.target, Known) and (vm := view.our_target_vm) is not None and vm.power is Power.ON
+
+
+def _last_on(record: VmRecord, view: View) -> Instant:
+    """A power-off is declared only of a guest that was seen on in that pass."""
+    asked = [i.declared_at for i in record.intents if i.kind is IntentKind.POWER_OFF_SOURCE and not i.void]
+    known = [at for at in (view.on_at, *asked[-1:]) if at is not None]
+    return Instant(max(known, default=view.now))
 
 
 def end(record: VmRecord, result: Result, now: datetime) -> VmRecord:

@@ -86,6 +86,7 @@ class View:
     pace: Pace = field(default_factory=Pace)
     pods: PodWishes = field(default_factory=PodWishes)
     vddk: str = ""  # the image that brings VDDK, as settings name it now
+    on_at: datetime | None = None  # the source was seen on by this process then, or later
 
     @property
     def key(self) -> VmKey:

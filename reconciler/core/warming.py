@@ -167,8 +167,14 @@ def begin_round(v: View, *, final: bool) -> Note:
     seen = (v.volume(d) for d in v.frozen.disks)
     marks = [x.mark.round for x in seen if x is not None and x.mark is not None]
     number = max([r.number for r in v.record.rounds] + marks, default=0) + 1
-    rounds = (*v.record.rounds, RoundRecord(number, v.now, final=final))[-KEPT_ROUNDS:]
-    return Note(replace(v.record, rounds=rounds, next_round_at=None, retry=None))
+    rounds = (*v.record.rounds, RoundRecord(number, v.now, final=final))
+    forgotten = v.record.rounds_forgotten + sum(counts(r) for r in rounds[:-KEPT_ROUNDS])
+    return Note(replace(v.record, rounds=rounds[-KEPT_ROUNDS:], rounds_forgotten=forgotten, next_round_at=None, retry=None))
+
+
+def counts(r: RoundRecord) -> bool:
+    """A pre-copy that ended with its marks."""
+    return r.ended is not None and not r.abandoned and not r.final
 
 
 def _snapshot(v: View, r: RoundRecord, mine: SourceSnapshot | None) -> Move:
@@ -222,13 +228,13 @@ def rests(record: VmRecord) -> bool:
 
 
 def wants_round(record: VmRecord, usual_s: float, now: datetime) -> bool:
-    once = record.base_unreadable and any(r.ended is not None and not r.abandoned for r in record.rounds)
+    once = record.base_unreadable and any(counts(r) for r in record.rounds)
     return not once and next_round(record, usual_s, now)[0] <= now
 
 
 def change_rate(record: VmRecord) -> float | None:
     """Bytes that the guest changes per second, from the last whole delta round; None before there is one."""
-    done = [r for r in record.rounds if r.ended is not None and not r.abandoned and not r.final]
+    done = [r for r in record.rounds if counts(r)]
     if len(done) < 2:
         return None
     seconds = (done[-1].started - done[-2].started).total_seconds()

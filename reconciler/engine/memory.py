@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from reconciler.core.actions import Action, Decision, Outcome, PowerSource, VmKey
 from reconciler.core.decide import Memory
@@ -30,6 +30,7 @@ class Recollection:
     timers: dict[VmKey, dict[str, float]] = field(default_factory=dict)
     acted: dict[VmKey, dict[str, tuple[str, float]]] = field(default_factory=dict)  # act -> (phase, when)
     backoffs: dict[VmKey, Backoff] = field(default_factory=dict)
+    seen_on: dict[VmKey, datetime] = field(default_factory=dict)
     under_way: dict[VmKey, tuple[Action, Future[Outcome]]] = field(default_factory=dict)
     looked_at: float | None = None
     seen: frozenset[ObjectRef] = frozenset()
@@ -43,6 +44,7 @@ class Recollection:
             origin=self.origin,
             descends=descends,
             busy=frozenset(self.under_way),
+            seen_on=dict(self.seen_on),
         )
 
     def count_time(self, observed: Observed, records: Records) -> None:
@@ -66,6 +68,8 @@ class Recollection:
         for key, name in decision.timers:
             named.setdefault(key, {})[name] = self.timers.get(key, {}).get(name, 0.0)
         self.timers = named
+        active = (k for k, v in records.vms.items() if v.result is None)
+        self.seen_on = {k: at for k in active if (at := decision.seen_on.get(k) or self.seen_on.get(k)) is not None}
         now = self.clock.monotonic()
         for key in list(self.acted):
             record = records.vms.get(key)

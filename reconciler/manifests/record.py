@@ -1,8 +1,8 @@
 """Records of the status branch <-> YAML bytes. The same record always gives the same bytes.
 
 What it is: core/record.py's dataclasses as camelCase YAML, fields in declared order, those at their default left out, times in RFC 3339
-to the second. What it is not: git, or the choice of what to write. A field that we do not know is an error that names the file: a newer
-version wrote it, and dropping it would lose what it remembers.
+to the second, an Instant to the millisecond. What it is not: git, or the choice of what to write. A field that we do not know is an error
+that names the file: a newer version wrote it, and dropping it would lose what it remembers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from reconciler.core.model import ObjectRef
-from reconciler.core.record import Claim, Condition, ObjectStatus, RunRecord, VmRecord
+from reconciler.core.record import Claim, Condition, Instant, ObjectStatus, RunRecord, VmRecord
 from reconciler.core.target import Instance
 from reconciler.errors import TerminalError
 from reconciler.manifests.emit import dump
@@ -104,6 +104,10 @@ def time_text(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _instant_text(at: datetime) -> str:
+    return f"{at.astimezone(UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
+
+
 def _time(value: Any, _: Any) -> datetime:
     if not isinstance(value, str) or not value.endswith("Z"):
         raise ValueError("must be an RFC 3339 time ending in Z")
@@ -136,6 +140,8 @@ def _converter(*, detailed: bool = False) -> Converter:
     conv.register_unstructure_hook_func(lambda t: t is object, lambda value: value)
     conv.register_structure_hook(datetime, _time)
     conv.register_unstructure_hook(datetime, time_text)
+    conv.register_structure_hook(Instant, _time)
+    conv.register_unstructure_hook(Instant, _instant_text)
     conv.register_unstructure_hook_factory(dataclasses.is_dataclass, lambda cls: _writer(conv, cls))
     conv.register_structure_hook_factory(dataclasses.is_dataclass, lambda cls: _reader(conv, cls))
     return conv

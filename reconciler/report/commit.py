@@ -7,37 +7,28 @@ milestone, intent, phase change and result; the trailer `Reconciled-From`. What 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.core.desired import Problem, Severity
-from reconciler.core.model import Milestone, ObjectRef, Result
-from reconciler.core.record import Intent, IntentKind, ObjectStatus, Records, RunRecord, VmRecord
+from reconciler.core.model import ObjectRef, Result
+from reconciler.core.record import ObjectStatus, Records, RunRecord, VmRecord
 from reconciler.report.escape import commit as safe
-from reconciler.report.words import (
-    Standing,
-    blockers,
-    copied,
-    doing,
-    downtime,
-    duration,
-    intent_done_words,
-    intent_words,
-    phase_words,
-    plural,
-    ready,
-    size,
-    standing,
-    vm_name,
-)
+from reconciler.report.news import News, Weight, headline, vm_news
+from reconciler.report.numbers import plural
+from reconciler.report.words import Standing, blockers, doing, phase_words, ready, standing, vm_name
 
 SUBJECT_MAX = 72
 _NAME_MAX = 40
 _SHOWN_PROBLEMS = 20
+_LATE = 20  # behind everything that is news
 
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
-    """A piece of the subject: `what` is said of `who`; from three of the same plan, noun and group on, they are counted instead."""
+    """A piece of the subject: `what` is said of `who`; from three of the same plan, noun and group on, they are counted instead.
+
+    `tail`: the end of `what`, said where there is room.
+    """
 
     rank: int
     plan: str
@@ -45,13 +36,15 @@ class _Clause:
     what: str
     group: str
     noun: str = "VMs"
+    tail: str = ""
 
 
 def message(old: Records, new: Records, problems: Sequence[Problem] = (), *, revision: str) -> str:
     """`revision` is the commit of the desired branch that was read."""
-    vms = [(old.vms.get(key), vm) for key, vm in sorted(new.vms.items()) if old.vms.get(key) != vm]
-    clauses = [_vm_clause(before, vm) for before, vm in vms] + list(_other_clauses(old, new))
-    body = [line for before, vm in vms for line in _vm_lines(before, vm)]
+    changed = [(old.vms.get(key), vm) for key, vm in sorted(new.vms.items()) if old.vms.get(key) != vm]
+    vms = [(before, vm, vm_news(before, vm)) for before, vm in changed]
+    clauses = [_vm_clause(before, vm, news) for before, vm, news in vms] + list(_other_clauses(old, new))
+    body = [line for _, vm, news in vms for line in _vm_lines(vm, news)]
     body += [*_run_lines(old, new), *_status_lines(old, new), *_problem_lines(problems)]
     subject = _subject(sorted(clauses, key=lambda c: c.rank), problems)
     parts = [subject, "\n".join(body), f"Reconciled-From: {safe(revision)}"]
@@ -67,54 +60,59 @@ def _subject(clauses: Sequence[_Clause], problems: Sequence[Problem]) -> str:
         errors = sum(1 for p in problems if p.severity is Severity.ERROR)
         return f"{plural(errors, 'error')} in manifests" if errors else "Update status"
     plan = phrases[0][0]
-    mine = [text for of, text in phrases if of == plan]
-    texts = mine + [f"{of}: {text}" if of else text for of, text in phrases if of != plan]
     start = f"{plan}: " if plan else ""
-    subject = _fit(start, texts)
+    mine = [(text, tail) for of, text, tail in phrases if of == plan]
+    subject = _fit(start, mine + [(f"{of}: {text}" if of else text, tail) for of, text, tail in phrases if of != plan])
     return subject if len(subject) <= SUBJECT_MAX else subject[: SUBJECT_MAX - 3].rstrip() + "..."
 
 
-def _fit(start: str, texts: Sequence[str]) -> str:
+def _fit(start: str, texts: Sequence[tuple[str, str]]) -> str:
+    """As many as there is room for, with their tails if it lasts for those too."""
     for count in range(len(texts), 0, -1):
         more = f", +{len(texts) - count} more" if count < len(texts) else ""
-        line = start + ", ".join(texts[:count]) + more
-        if len(line) <= SUBJECT_MAX:
-            return line
+        for said in ([a + b for a, b in texts[:count]], [a for a, _ in texts[:count]]):
+            line = start + ", ".join(said) + more
+            if len(line) <= SUBJECT_MAX:
+                return line
     more = f", +{len(texts) - 1} more" if len(texts) > 1 else ""
     room = SUBJECT_MAX - len(start) - len(more) - 3
-    return f"{start}{texts[0][: max(room, 10)].rstrip()}...{more}"
+    return f"{start}{texts[0][0][: max(room, 10)].rstrip()}...{more}"
 
 
-def _phrases(clauses: Sequence[_Clause]) -> list[tuple[str, str]]:
-    """(plan, phrase) in order of rank; from three VMs of a plan that do the same on, their number is said instead of their names."""
+def _phrases(clauses: Sequence[_Clause]) -> list[tuple[str, str, str]]:
+    """(plan, phrase, tail) in order of rank; from three VMs of a plan that do the same on, their number is said instead of their names."""
     groups: dict[tuple[str, str, str], list[_Clause]] = {}
     for clause in clauses:
         groups.setdefault((clause.plan, clause.noun, clause.group), []).append(clause)
-    out: list[tuple[str, str]] = []
+    out: list[tuple[str, str, str]] = []
     for (plan, noun, group), members in groups.items():
         if len(members) > 2:
-            out.append((plan, f"{len(members):,} {noun} {group}"))
+            out.append((plan, f"{len(members):,} {noun} {group}", ""))
         else:
-            out += [(plan, f"{m.who} {m.what}".strip()) for m in members]
+            out += [(plan, f"{m.who} {m.what}".strip(), m.tail) for m in members]
     return out
 
 
-def _vm_clause(before: VmRecord | None, vm: VmRecord) -> _Clause:
-    words = doing(vm)
+def _vm_clause(before: VmRecord | None, vm: VmRecord, news: Sequence[News]) -> _Clause:
+    head, stands = headline(news), standing(vm)
+    plan, who = safe(vm.plan.name, _NAME_MAX), safe(vm_name(vm), _NAME_MAX)
+    if stands in (Standing.RUNNING, Standing.WAITING) or head.weight is Weight.END:
+        words, group = head.words or doing(vm), head.group or phase_words(vm.phase)
+    else:
+        head, words, group = replace(head, tail=""), doing(vm), stands.words
+    return _Clause(_rank(before, vm, head), plan, who, safe(words), safe(group), tail=safe(head.tail) if head.tail else "")
+
+
+def _rank(before: VmRecord | None, vm: VmRecord, head: News) -> int:
+    """Failures, then good news, what is held or given back, turns of the others, their rounds and phases; mere progress last."""
     stands = standing(vm)
-    rank = int(stands)
+    if stands in (Standing.RUNNING, Standing.WAITING):
+        if head.weight <= Weight.PROGRESS:
+            return int(stands) + _LATE
+        return int(Standing.CANCELED) if head.weight is Weight.TURN else int(stands)
     if before is not None and standing(before) is stands and before.phase == vm.phase:
-        rank += 20  # mere progress
-    elif before is not None and before.milestone is not vm.milestone and not vm.result:
-        rank = int(Standing.CANCELED)
-    elif stands is Standing.SUCCEEDED:
-        rank = int(Standing.HELD)  # good news comes right behind failures
-    if vm.milestone is Milestone.CUTOVER and vm.phase in ("CopyDisks", "") and before is not None and before.milestone is Milestone.NONE:
-        words = f"source off, {words}" if vm.phase else "source off"
-    if stands is Standing.FAILED and vm.error:
-        words = f"failed ({vm.error.reason})"
-    group = phase_words(vm.phase) if stands in (Standing.RUNNING, Standing.WAITING) else stands.words
-    return _Clause(rank, safe(vm.plan.name, _NAME_MAX), safe(vm_name(vm), _NAME_MAX), safe(words), safe(group))
+        return int(stands) + _LATE
+    return int(Standing.HELD) if stands is Standing.SUCCEEDED else int(stands)
 
 
 def _other_clauses(old: Records, new: Records) -> Iterator[_Clause]:
@@ -144,88 +142,10 @@ def _other_clauses(old: Records, new: Records) -> Iterator[_Clause]:
 # ---- body -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _vm_lines(before: VmRecord | None, vm: VmRecord) -> Iterator[str]:
+def _vm_lines(vm: VmRecord, news: Sequence[News]) -> Iterator[str]:
     name = safe(vm_name(vm), _NAME_MAX)
-    for text in _vm_events(before or VmRecord(vm.run, vm.slug, vm.plan, vm.wanted), vm):
-        yield f"VM: {name} {safe(text, 400)}"
-
-
-def _vm_events(before: VmRecord, vm: VmRecord) -> Iterator[str]:
-    """In the order in which they happen in life."""
-    if vm.cancel_at and not before.cancel_at:
-        yield "cancel requested"
-    off = [i for i in vm.intents if i.kind is IntentKind.POWER_OFF_SOURCE]
-    yield from _intent_events(before, off)
-    if vm.milestone is Milestone.CUTOVER:
-        yield from _milestone_events(before, vm)
-    yield from _disk_events(before, vm)
-    yield from _intent_events(before, [i for i in vm.intents if i not in off])
-    if vm.milestone is not Milestone.CUTOVER:
-        yield from _milestone_events(before, vm)
-    if vm.attempt > before.attempt:
-        yield f"copy attempt {vm.attempt}"
-    if vm.unwinding and not before.unwinding:
-        why = f"{vm.error.reason}: {vm.error.message}" if vm.error else "canceled"
-        yield f"giving back ({why})"
-    known = {c.type for c in blockers(before.conditions)}
-    for condition in blockers(vm.conditions):
-        if condition.type not in known:
-            yield f"held by {condition.type}: {condition.message}"
-    if vm.result and not before.result:
-        yield _result_event(vm)
-    elif vm.phase != before.phase and vm.phase:
-        yield phase_words(vm.phase)
-
-
-def _intent_events(before: VmRecord, intents: Sequence[Intent]) -> Iterator[str]:
-    earlier = {(i.kind, i.declared_at): i for i in before.intents}
-    for intent in intents:
-        was = earlier.get((intent.kind, intent.declared_at))
-        if was is None:
-            yield f"will {intent_words(intent)} (declared)"
-        if intent.done_at and (was is None or not was.done_at):
-            yield intent_done_words(intent)
-        elif intent.void and (was is None or not was.void):
-            yield f"will not {intent_words(intent)} after all: {intent.void}"
-
-
-def _milestone_events(before: VmRecord, vm: VmRecord) -> Iterator[str]:
-    if before.milestone is vm.milestone:
-        return
-    match vm.milestone:
-        case Milestone.CUTOVER:
-            ours = any(i.kind is IntentKind.POWER_OFF_SOURCE for i in vm.intents)
-            yield "source powered off, proven (cutover)" if ours else "source is off, proven (cutover)"
-        case Milestone.HANDED_OVER:
-            yield "handed over to the target, the source stays off (handed over)"
-        case Milestone.DONE:
-            yield "target is as wanted (done)"
-        case Milestone.NONE:
-            yield "back before cutover"
-
-
-def _disk_events(before: VmRecord, vm: VmRecord) -> Iterator[str]:
-    was = {d.uuid for d in before.disks if d.marked}
-    frozen = list(vm.frozen.disks) if vm.frozen else []
-    marked = {d.uuid: d for d in vm.disks if d.marked}
-    for number, disk in enumerate(frozen, 1):
-        if disk.uuid in marked and disk.uuid not in was:
-            done = marked[disk.uuid]
-            took = f" in {duration(done.seconds)}" if done.seconds else ""
-            proof = f", SHA-256 {done.sha256}" if done.sha256 else ""
-            yield f"disk {number} of {len(frozen)} ({disk.label}, {size(disk.capacity_bytes)}) copied{took}{proof}"
-    share, earlier = copied(vm), copied(before)
-    if vm.phase == before.phase == "CopyDisks" and share.percent > earlier.percent and len(marked) == len(was):
-        yield f"copied {share.percent} % of {size(share.total_bytes)}"
-
-
-def _result_event(vm: VmRecord) -> str:
-    if vm.result is Result.FAILED and vm.error:
-        return f"failed while {phase_words(vm.error.phase)} - {vm.error.reason}: {vm.error.message}"
-    down = downtime(vm)
-    spent = duration((vm.completed - vm.started).total_seconds()) if vm.completed and vm.started else ""
-    text = f"{(vm.result or '').lower()}{' in ' + spent if spent else ''}"
-    return f"{text}, down for {duration(down.seconds)}" if down and down.seconds is not None else text
+    for one in news:
+        yield f"VM: {name} {safe(one.text, 400)}"
 
 
 def _run_lines(old: Records, new: Records) -> Iterator[str]:

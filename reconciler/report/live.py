@@ -18,7 +18,7 @@ from rich.text import Text
 
 from reconciler.ports import Clock
 from reconciler.report.escape import clean
-from reconciler.report.words import duration, size, size_of
+from reconciler.report.numbers import duration, size, size_of
 
 _LINE_EVERY_S = 1.0
 _BAR_WIDTH = 24

@@ -9,30 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from reconciler.core import figures
 from reconciler.core.desired import Problem, Severity
+from reconciler.core.figures import Rounds
 from reconciler.core.record import Records, VmRecord
 from reconciler.report.escape import clean, link
 from reconciler.report.escape import markdown as safe
+from reconciler.report.numbers import day_and_time, duration, plural, size_of, when
 from reconciler.report.plans import PlanView, plan_views
+from reconciler.report.rounds import downtime_words, expected_words, ours_words, rate_words, round_words, upcoming_words
 from reconciler.report.words import (
     Standing,
     blockers,
     copied,
     copied_words,
     counts,
-    day_and_time,
     doing,
-    downtime_words,
-    duration,
-    plural,
     ready,
     since,
-    size_of,
     standing,
     trouble,
     troubles,
     vm_name,
-    when,
 )
 
 _OPEN_ROWS = 25  # up to here a plan shows every VM; beyond, those that went well or wait are folded
@@ -136,6 +134,7 @@ def _plan(records: Records, plan: PlanView) -> Iterator[str]:
         yield _vm_table(plan.vms)
     else:
         yield from _long_plan(plan.vms)
+    yield _rounds_table(plan.vms)
     yield _run_table(records, plan)
 
 
@@ -175,7 +174,7 @@ def _long_plan(vms: Sequence[VmRecord]) -> Iterator[str]:
 def _vm_table(vms: Iterable[VmRecord], brief: bool = False) -> str:
     """`brief`: of a failure only the reason; its full text stands at the top of the page, once."""
     rows = [_vm_row(vm, brief) for vm in vms]
-    return _table(("VM", "State", "Disks", "Copied", "Downtime", "Since (UTC)", "Note"), rows, right=(2, 3))
+    return _table(("VM", "State", "Disks", "Copied", "Downtime", "Of it ours", "Since (UTC)", "Note"), rows, right=(2, 3, 5))
 
 
 def _vm_row(vm: VmRecord, brief: bool) -> tuple[str, ...]:
@@ -187,8 +186,31 @@ def _vm_row(vm: VmRecord, brief: bool) -> tuple[str, ...]:
         (str(disks) if marked in (0, disks) else f"{marked} of {disks}") if disks else "",
         copied_words(vm).replace(" ", _NBSP),
         downtime_words(vm).replace(" ", _NBSP),
+        ours_words(vm).replace(" ", _NBSP),
         day_and_time(since(vm)).replace(" ", _NBSP),
         _note(vm, brief),
+    )
+
+
+def _rounds_table(vms: Iterable[VmRecord]) -> str:
+    """Of VMs that are copied while they run. The cost of a cutover is that right before the next round, so that no text grows old."""
+    rows = [_rounds_row(vm, known) for vm in vms if figures.precopying(vm) and (known := figures.rounds(vm)) is not None]
+    if not rows:
+        return ""
+    head = ("Copied while it runs", "Rounds", "Last round", "Changes", "Cutover would take", "Next round (UTC)")
+    table = _table(head, rows[:_URGENT_ROWS], right=(1, 3))
+    more = f"\n\nAnd {len(rows) - _URGENT_ROWS:,} more." if len(rows) > _URGENT_ROWS else ""
+    return table + more if len(rows) <= _OPEN_ROWS else _details(f"Rounds of {plural(len(rows), 'VM')}", table + more)
+
+
+def _rounds_row(vm: VmRecord, known: Rounds) -> tuple[str, ...]:
+    return (
+        _vm_link(vm),
+        str(known.whole),
+        round_words(known.last) if known.last else "",
+        rate_words(known),
+        expected_words(known) or "not known yet",
+        upcoming_words(known),
     )
 
 

@@ -11,7 +11,8 @@ from reconciler.core.findings import Finding
 from reconciler.core.preview import BLOCKING, DiskPreview, NicPreview, PlanPreview, Preview, VmPreview, conditions_of
 from reconciler.report.escape import clean
 from reconciler.report.escape import markdown as safe
-from reconciler.report.words import phase_words, plural, size
+from reconciler.report.numbers import plural, size
+from reconciler.report.words import phase_words
 
 _LONGEST = 60_000  # GitHub takes 65,536 characters in a comment
 

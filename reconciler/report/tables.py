@@ -6,8 +6,9 @@ never markup, so that a name cannot colour, link or hide anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import zip_longest
 
 from rich import box
@@ -16,24 +17,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from reconciler.core import figures
 from reconciler.core.desired import Problem, Severity
 from reconciler.core.record import Records, VmRecord
 from reconciler.report.escape import clean
+from reconciler.report.numbers import day_and_time, duration, size, size_of
 from reconciler.report.plans import PlanView, plan_views
+from reconciler.report.rounds import downtime_words, expected_words, ours_words, precopied_words, rate_words, round_words, upcoming_words
 from reconciler.report.words import (
     Standing,
     blockers,
     copied,
     copied_words,
     counts,
-    day_and_time,
     doing,
-    downtime_words,
-    duration,
     ready,
     since,
-    size,
-    size_of,
     standing,
     troubles,
     vm_name,
@@ -50,27 +49,37 @@ _STYLE = {
 }
 _HASH_SHOWN = 12
 _NAMED = 5
-_FIXED = frozenset({"Plan", "Provider", "Disks", "Copied", "Downtime", "Since (UTC)", "Began (UTC)", "Equal", "Size", "Time"})
+_FIXED = frozenset({"Plan", "Provider", "Disks", "Copied", "Downtime", "Of it ours", "Since (UTC)", "Began (UTC)", "Equal", "Size", "Time"})
 
 
 @dataclass(frozen=True, slots=True)
 class DiskProof:
-    """One disk at the end of a lab run. Power: what was asked for ("" where nothing was), and what that side was then seen to have."""
+    """One disk at the end of a lab run, read from the files of both sites."""
 
     vm: str
     disk: str
     capacity_bytes: int
     source_sha256: str
     target_sha256: str
-    source_power_asked: str
-    source_power_seen: str
-    target_power_asked: str
-    target_power_seen: str
-    seconds: float
 
     @property
     def equal(self) -> bool:
         return self.source_sha256 != "" and self.source_sha256 == self.target_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class VmProof:
+    """One VM at the end of a lab run. Power: what was asked for ("" where nothing was), and what that side was then seen to have."""
+
+    record: VmRecord
+    source_power_asked: str
+    source_power_seen: str
+    target_power_asked: str
+    target_power_seen: str
+
+    @property
+    def as_asked(self) -> bool:
+        return self.source_power_asked == self.source_power_seen and self.target_power_asked == self.target_power_seen
 
 
 def style_of(state: Standing) -> str:
@@ -110,19 +119,21 @@ def _plan_state(records: Records, plan: PlanView) -> Text:
     return cell(f"not ready: {why}" if why else "not ready", "red")
 
 
-def vms_view(vms: Sequence[VmRecord], title: str = "") -> Group:
-    """The table, and below it, in full width, what is wrong or waited for."""
+def vms_view(vms: Sequence[VmRecord], now: datetime, title: str = "") -> Group:
+    """The table, the rounds of those that are copied while they run, and below, in full width, what is wrong or waited for."""
     notes = []
     for state, text, some in troubles(vms):
         names = ", ".join(clean(vm_name(vm), 40) for vm in some[:_NAMED])
         more = f" and {len(some) - _NAMED:,} more" if len(some) > _NAMED else ""
         note = Text.assemble((f"{names}{more}", f"bold {_STYLE[state]}"), f": {clean(text, 500)}")
         notes.append(Padding(note, (0, 0, 0, 1)))
-    return Group(_vms_table(vms, title), *notes)
+    return Group(_vms_table(vms, title), *_rounds_table(vms, now), *notes)
 
 
 def _vms_table(vms: Sequence[VmRecord], title: str) -> Table:
-    table = plain_table("VM", "State", "Disks", "Copied", "Downtime", "Since (UTC)", right=("Disks", "Copied"), title=title)
+    ours = ("Of it ours",) if any(ours_words(vm) for vm in vms) else ()
+    columns = ("VM", "State", "Disks", "Copied", "Downtime", *ours, "Since (UTC)")
+    table = plain_table(*columns, right=("Disks", "Copied", *ours), title=title)
     for vm in vms:
         state = standing(vm)
         table.add_row(
@@ -131,9 +142,28 @@ def _vms_table(vms: Sequence[VmRecord], title: str) -> Table:
             cell(str(len(vm.frozen.disks)) if vm.frozen else ""),
             cell(copied_words(vm)),
             cell(downtime_words(vm)),
+            *(cell(ours_words(vm)) for _ in ours),
             cell(day_and_time(since(vm))),
         )
     return table
+
+
+def _rounds_table(vms: Sequence[VmRecord], now: datetime) -> Iterator[Table]:
+    """What a cutover would cost now, without the guest's own shutdown."""
+    warm = [(vm, known) for vm in vms if figures.precopying(vm) and (known := figures.rounds(vm)) is not None]
+    if not warm:
+        return
+    table = plain_table("VM", "Rounds", "Last round", "Changes", "Cutover now", "Next round (UTC)", right=("Rounds", "Changes"))
+    for vm, known in warm:
+        table.add_row(
+            cell(vm_name(vm), "bold", 40),
+            cell(str(known.whole)),
+            cell(round_words(known.last) if known.last else ""),
+            cell(rate_words(known)),
+            cell(expected_words(known, now) or "not known yet"),
+            cell(upcoming_words(known)),
+        )
+    yield table
 
 
 def conditions_table(conditions: Iterable[Mapping[str, object]]) -> Table:
@@ -177,9 +207,7 @@ def problems_table(problems: Sequence[Problem]) -> Table:
 
 def proof_table(proofs: Iterable[DiskProof]) -> Table:
     """Source and target side by side. Full hashes are for --json."""
-    table = plain_table(
-        "VM", "Disk", "Size", "Source SHA-256", "Target SHA-256", "Equal", "Source power", "Target power", "Time", right=("Size", "Time")
-    )
+    table = plain_table("VM", "Disk", "Size", "Source SHA-256", "Target SHA-256", "Equal", right=("Size",))
     before = ""
     for proof in proofs:
         source, target = short_pair(proof.source_sha256, proof.target_sha256)
@@ -191,11 +219,27 @@ def proof_table(proofs: Iterable[DiskProof]) -> Table:
             cell(source or "missing", hash_style),
             cell(target or "missing", hash_style),
             cell("yes" if proof.equal else "NO", "green" if proof.equal else "bold red"),
-            _power(proof.source_power_asked, proof.source_power_seen),
-            _power(proof.target_power_asked, proof.target_power_seen),
-            cell(duration(proof.seconds)),
         )
         before = proof.vm
+    return table
+
+
+def moves_table(proofs: Iterable[VmProof]) -> Table:
+    """How each VM was moved: what was copied while it ran, and for how long no guest ran."""
+    columns = ("VM", "Source power", "Target power", "While it ran", "With it off", "Downtime", "Of it ours", "Time")
+    table = plain_table(*columns, right=("With it off", "Downtime", "Of it ours", "Time"))
+    for proof in proofs:
+        vm = proof.record
+        table.add_row(
+            cell(vm_name(vm), "bold", 40),
+            _power(proof.source_power_asked, proof.source_power_seen),
+            _power(proof.target_power_asked, proof.target_power_seen),
+            cell(precopied_words(vm)),
+            cell(size(figures.copied_off_bytes(vm))),
+            cell(downtime_words(vm) or "none"),
+            cell(ours_words(vm)),
+            cell(duration((vm.completed - vm.started).total_seconds()) if vm.completed and vm.started else ""),
+        )
     return table
 
 

@@ -13,16 +13,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.core.record import DiskRecord, FrozenDisk, VmRecord
+from reconciler.core import figures
+from reconciler.core.record import DiskRecord, FrozenDisk, RoundRecord, VmRecord
 from reconciler.report.escape import clean
+from reconciler.report.numbers import duration, size
+from reconciler.report.rounds import title
 from reconciler.report.tables import cell, plain_table
-from reconciler.report.words import duration, intent_done_words, intent_words, phase_words, size
+from reconciler.report.words import intent_done_words, intent_words, phase_words
 
 
 def vm_detail(vm: VmRecord) -> Group:
     records = {d.uuid: d for d in vm.disks}
     disks = vm.frozen.disks if vm.frozen else ()
-    return Group(*(part for disk in disks for part in _disk(disk, records.get(disk.uuid))), _life(vm))
+    return Group(*(part for disk in disks for part in _disk(disk, records.get(disk.uuid))), *_downtime(vm), *_rounds(vm), _life(vm))
 
 
 # ---- disks ----------------------------------------------------------------------------------------------------------------------------
@@ -49,6 +52,42 @@ def _copy_words(record: DiskRecord | None) -> str:
         return "yes"
     back = f", read back: {record.readback}" if record.readback else ""
     return f"yes, {size(record.read_bytes)} read, {size(record.written_bytes)} written in {duration(record.seconds)}{back}"
+
+
+# ---- downtime, rounds -----------------------------------------------------------------------------------------------------------------
+
+
+def _downtime(vm: VmRecord) -> Iterator[RenderableType]:
+    down = figures.downtime(vm)
+    if down is not None and down.seconds is not None:
+        moved = (
+            f"bytes moved for {duration(down.copy_s)} of it, {duration(down.ours_s)} were ours" if down.ours_s is not None else "given back"
+        )
+        yield Text(f" No guest ran for {duration(down.seconds)}: {moved}", style="bold")
+
+
+def _rounds(vm: VmRecord) -> Iterator[Table]:
+    """The newest; older ones are in the history of the VM's file."""
+    if not vm.rounds:
+        return
+    table = plain_table("Round", "Began (UTC)", "Read", "Written", "Moved for", "What came of it", right=("Read", "Written", "Moved for"))
+    for r in vm.rounds:
+        table.add_row(
+            cell(title(vm, r), "bold"),
+            cell(f"{r.started.astimezone(UTC):%d %b %H:%M:%S}"),
+            cell(size(r.read_bytes) if r.ended else ""),
+            cell(size(r.written_bytes) if r.ended else ""),
+            cell(duration(r.seconds) if r.ended else ""),
+            cell(_outcome(r), "yellow" if r.abandoned or r.doubts else ""),
+        )
+    yield table
+
+
+def _outcome(r: RoundRecord) -> str:
+    if r.abandoned:
+        return f"dropped: {r.abandoned}"
+    compared = "; ".join(sorted(set(r.doubts.values())))
+    return f"compared in full: {compared}" if compared else "counts" if r.ended else "runs"
 
 
 # ---- life -----------------------------------------------------------------------------------------------------------------------------

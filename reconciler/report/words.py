@@ -1,4 +1,4 @@
-"""Records in plain words: what a VM is doing, how far it is, how long it was down. Shared by every report.
+"""Records in plain words: what a VM is doing and how far it is. Shared by every report.
 
 What it is: pure functions from core/record values to short texts and numbers. What it is not: layout or escaping. Phases are texts; one
 that is not known here is said by splitting its name into words.
@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import IntEnum
 
+from reconciler.core import figures
 from reconciler.core.model import Milestone, Result
 from reconciler.core.record import Category, Condition, Intent, IntentKind, VmRecord
+from reconciler.report import rounds
+from reconciler.report.numbers import size_of
 
 MIB = 1024 * 1024
 
@@ -81,62 +84,6 @@ class Copied:
         return min(self.done_bytes * 100 // self.total_bytes, 100) if self.total_bytes else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Downtime:
-    """The source is off by our act since `since`; `seconds` once the target (or the source again) was started."""
-
-    since: datetime
-    seconds: float | None
-
-
-# ---- numbers and times ----------------------------------------------------------------------------------------------------------------
-
-
-def size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 or value == int(value) else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError("unreachable")
-
-
-def size_of(done: int, total: int) -> str:
-    """`36 of 80 GiB`; the unit once where both have the same, and the number once where all is done."""
-    if done >= total:
-        return size(total)
-    part, whole = size(done), size(total)
-    return f"{part.removesuffix(' ' + whole.split()[1])} of {whole}"
-
-
-def duration(seconds: float) -> str:
-    if 0 < seconds < 10:
-        return f"{seconds:.1f} s".replace(".0 s", " s")
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    hours, minutes = divmod(whole // 60, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
-
-
-def when(at: datetime | None) -> str:
-    """A fixed moment, in UTC; never `5 minutes ago`, which would change by itself."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else ""
-
-
-def day_and_time(at: datetime | None) -> str:
-    """`when` for narrow columns: no year, no zone; the column's head says UTC."""
-    return f"{at.astimezone(UTC):%d %b %H:%M}" if at else ""
-
-
-def plural(count: int, one: str) -> str:
-    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
-
-
 # ---- one VM ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -179,10 +126,16 @@ def copied(vm: VmRecord) -> Copied:
         record = records.get(disk.uuid)
         if record:
             proven += disk.capacity_bytes if record.marked else min(record.watermark_bytes, disk.capacity_bytes)
-    if vm.milestone.order >= Milestone.HANDED_OVER.order:
+    if vm.milestone.order >= Milestone.HANDED_OVER.order or _copied_once(vm):
         return Copied(total, total)
     seen = max((s.progress.completed * MIB for s in vm.pipeline if s.name in _DISK_STEPS and s.progress.total > 1), default=0)
     return Copied(min(max(proven, seen), total), total)
+
+
+def _copied_once(vm: VmRecord) -> bool:
+    """A round of a warm run counted: all that is missing, between rounds and in them, is what changed since."""
+    known = figures.rounds(vm)
+    return known is not None and known.whole > 0
 
 
 def copied_words(vm: VmRecord) -> str:
@@ -191,31 +144,14 @@ def copied_words(vm: VmRecord) -> str:
     return size_of(share.done_bytes, share.total_bytes) if share.done_bytes else ""
 
 
-def downtime_words(vm: VmRecord) -> str:
-    """`9 min 30 s`, or `since 14:01` (UTC) while it lasts: a duration would change by itself."""
-    down = downtime(vm)
-    if down is None:
-        return ""
-    return duration(down.seconds) if down.seconds is not None else f"since {down.since:%H:%M}"
-
-
-def downtime(vm: VmRecord) -> Downtime | None:
-    """None when we did not switch the source off (it was off already, or it has not come to that)."""
-    off = [i for i in vm.intents if i.kind is IntentKind.POWER_OFF_SOURCE and i.done_at]
-    if not off or not vm.was_on:
-        return None
-    since = off[-1].declared_at.astimezone(UTC)
-    back = (IntentKind.START_TARGET, IntentKind.POWER_ON_SOURCE)
-    ends = [i.done_at for i in vm.intents if i.kind in back and i.done_at and i.done_at >= since]
-    return Downtime(since, (min(ends) - since).total_seconds() if ends else None)
-
-
 def doing(vm: VmRecord) -> str:
     """What the VM is doing, in a few words: `copying 45 %`, `failed`, `waiting for its turn`."""
     stands = standing(vm)
     if stands in (Standing.RUNNING, Standing.WAITING):
+        if between := rounds.state(vm):
+            return between
         share = copied(vm)
-        done = f" {share.percent} %" if vm.phase in _COPYING and share.total_bytes else ""
+        done = f" {share.percent} %" if vm.phase in _COPYING and share.total_bytes and not _copied_once(vm) else ""
         return phase_words(vm.phase) + done
     if stands is Standing.HELD:
         return f"held ({blockers(vm.conditions)[0].type})"
@@ -265,7 +201,7 @@ def intent_words(intent: Intent) -> str:
 
 def intent_done_words(intent: Intent) -> str:
     return {
-        IntentKind.POWER_OFF_SOURCE: "source guest told to shut down",
+        IntentKind.POWER_OFF_SOURCE: "source went off",
         IntentKind.POWER_ON_SOURCE: "source powered on again",
         IntentKind.START_TARGET: "target started",
         IntentKind.DELETE_TARGET: "target's disks deleted",

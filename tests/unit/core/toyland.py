@@ -153,6 +153,7 @@ class Toyland:
     outcomes: dict[VmKey, Outcome] = field(default_factory=dict)
     timers: dict[VmKey, dict[str, float]] = field(default_factory=dict)
     acted: dict[VmKey, set[str]] = field(default_factory=dict)
+    seen_on: dict[VmKey, datetime] = field(default_factory=dict)
     fail: dict[str, ActError] = field(default_factory=dict)
     log: list[Action] = field(default_factory=list)
     source_unknown: bool = False
@@ -197,9 +198,11 @@ class Toyland:
             acted={k: frozenset(v) for k, v in self.acted.items()},
             origin="repo",
             descends=frozenset(self.records.runs),
+            seen_on=dict(self.seen_on),
         )
         after, decision = decide(self.desired, observed, self.records, memory, indexes, self.now)
         self.records, decision = archive.advance(self.desired, observed, after, decision, memory, self.now)
+        self.seen_on |= decision.seen_on
         self.outcomes = {}
         named: dict[VmKey, dict[str, float]] = {}
         for key, name in decision.timers:

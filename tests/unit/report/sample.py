@@ -15,12 +15,15 @@ from reconciler.core.record import (
     Failure,
     FrozenDisk,
     FrozenVm,
+    Instant,
     Intent,
     IntentKind,
     ObjectStatus,
+    Outage,
     PhaseTime,
     Progress,
     Records,
+    RoundRecord,
     RunRecord,
     StepRecord,
     VmRecord,
@@ -121,8 +124,30 @@ def copying(name: str, percent: int, disks: int = 1) -> VmRecord:
         disks=disks,
         milestone=Milestone.CUTOVER,
         intents=(Intent(IntentKind.POWER_OFF_SOURCE, at(1), at(2)),),
+        outage=outage(1),
         pipeline=(step,),
     )
+
+
+def outage(off: float, back: float | None = None) -> Outage:
+    return Outage(Instant(at(off)), Instant(at(back)) if back is not None else None)
+
+
+def round_of(number: int, began: float, mib: int = 12, *, ended: bool = True, **more: object) -> RoundRecord:
+    """Took two minutes, three seconds of which bytes moved."""
+    made = RoundRecord(number, at(began), snapshot=f"snapshot-{number}")
+    if ended:
+        made = replace(made, ended=at(began + 2), read_bytes=mib << 20, written_bytes=mib << 20, seconds=3.0)
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def warm(name: str, *rounds: RoundRecord, **more: object) -> VmRecord:
+    """Copied while it runs; an hour between rounds. Marked when the last round has ended."""
+    rests = bool(rounds) and rounds[-1].ended is not None
+    marked = (DiskRecord(f"{name}-d0", marked=rests and not rounds[-1].abandoned),)
+    due = rounds[-1].ended + timedelta(hours=1) if rests and rounds[-1].ended is not None else None
+    base = vm(name, "Precopy", rounds=rounds, disks=1, next_round_at=due)
+    return replace(base, **{"disks": marked, **more})  # type: ignore[arg-type]
 
 
 def succeeded(name: str, disks: int = 1) -> VmRecord:
@@ -134,6 +159,7 @@ def succeeded(name: str, disks: int = 1) -> VmRecord:
         result=Result.SUCCEEDED,
         completed=at(12),
         intents=(Intent(IntentKind.POWER_OFF_SOURCE, at(1), at(2)), Intent(IntentKind.START_TARGET, at(10), at(10.5))),
+        outage=outage(1, 10.5),
     )
     return replace(done, disks=tuple(DiskRecord(f"{name}-d{i}", marked=True, seconds=75.0, sha256="ab" * 32) for i in range(disks)))
 

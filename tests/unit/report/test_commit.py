@@ -106,7 +106,7 @@ def test_an_intent_is_said_when_declared_when_done_and_when_void() -> None:
     done = replace(before, intents=(Intent(IntentKind.POWER_OFF_SOURCE, at(1), at(2)),))
     void = replace(before, intents=(Intent(IntentKind.POWER_OFF_SOURCE, at(1), void="a cancel came"),))
     assert between(before, declared)[1] == ["VM: web-01 will shut down the source guest (declared)"]
-    assert between(declared, done)[1] == ["VM: web-01 source guest told to shut down"]
+    assert between(declared, done)[1] == ["VM: web-01 source went off"]
     assert between(declared, void)[1] == ["VM: web-01 will not shut down the source guest after all: a cancel came"]
 
 
@@ -128,7 +128,10 @@ def test_disks_and_result() -> None:
     one = replace(before, disks=(DiskRecord("db-01-d0", marked=True, seconds=75.0, sha256="ab"), DiskRecord("db-01-d1")))
     assert between(before, one)[1] == ["VM: db-01 disk 1 of 2 (Hard disk 1, 40 GiB) copied in 1 min 15 s, SHA-256 ab"]
     assert between(copying("db-01", 45), copying("db-01", 50))[1] == ["VM: db-01 copied 50 % of 40 GiB"]
-    assert between(copying("db-01", 45), succeeded("db-01"))[1][-1] == "VM: db-01 succeeded in 12 min, down for 9 min 30 s"
+    assert (
+        between(copying("db-01", 45), succeeded("db-01"))[1][-1]
+        == "VM: db-01 succeeded in 12 min, down for 9 min 30 s, 8 min 15 s of it ours"
+    )
 
 
 def test_failure_cancel_and_hold() -> None:

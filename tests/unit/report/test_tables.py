@@ -25,7 +25,7 @@ def text(renderable: RenderableType, width: int = 160) -> str:
 
 
 def proof(**changes: object) -> tables.DiskProof:
-    base = tables.DiskProof("web-01", "Hard disk 1", 40 * GIB, A, A, "off", "Off", "On", "On", 12.4)
+    base = tables.DiskProof("web-01", "Hard disk 1", 40 * GIB, A, A)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -42,7 +42,7 @@ def test_plans() -> None:
 def test_vms_fit_eighty_columns_with_their_troubles_below() -> None:
     waiting = [vm(f"wait-{i}", "Pending", message="waits for a slot on esx-2") for i in range(8)]
     everything = records(copying("web-01", 45), held("app-01"), failed("mail-01"), *waiting)
-    shown = text(tables.vms_view(plan_view(everything, PLAN).vms, "shop-wave-1"), 80)
+    shown = text(tables.vms_view(plan_view(everything, PLAN).vms, at(20), "shop-wave-1"), 80)
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert "copying 45 %" in shown and "since 14:01" in shown
     assert "wait-0, wait-1, wait-2, wait-3, wait-4 and 3 more: waits for a slot on esx-2" in shown
@@ -56,7 +56,7 @@ def test_one_vm_shows_its_disks_their_paths_and_its_life() -> None:
     life = [line.split("  ")[0].strip() + line[17:60].rstrip() for line in shown.split("When (UTC)")[1].splitlines() if "24 Nov" in line]
     assert life == [
         "24 Nov 14:01:00  declared: shut down the source guest",
-        "24 Nov 14:02:00  source guest told to shut down",
+        "24 Nov 14:02:00  source went off",
         "24 Nov 14:03:00  finishing",
         "24 Nov 14:10:00  declared: start the target",
         "24 Nov 14:10:30  target started",
@@ -80,13 +80,13 @@ def test_proof_of_equal_disks() -> None:
     assert proof().equal
     shown = text(tables.proof_table([proof(), proof(disk="Hard disk 2")]))
     assert shown.count("web-01") == 1 and shown.count("yes") == 2
-    assert "3f9c2a1b7e44…" in shown and "Off, as asked" in shown and "12 s" in shown
+    assert "3f9c2a1b7e44…" in shown
 
 
 def test_proof_of_what_differs_or_is_missing() -> None:
     assert not proof(source_sha256="", target_sha256="").equal
-    shown = text(tables.proof_table([proof(target_sha256=A[:30] + "0" + A[31:]), proof(vm="b", target_sha256="", target_power_seen="Off")]))
-    assert shown.count("NO") == 2 and "missing" in shown and "Off, asked On" in shown
+    shown = text(tables.proof_table([proof(target_sha256=A[:30] + "0" + A[31:]), proof(vm="b", target_sha256="")]))
+    assert shown.count("NO") == 2 and "missing" in shown
     source, target = tables.short_pair(A, A[:30] + "0" + A[31:])
     assert source != target and len(source) == len(target) == 32
 
@@ -97,6 +97,6 @@ def test_short_pairs_of_equal_short_and_empty_hashes() -> None:
 
 
 def test_names_are_neither_markup_nor_control() -> None:
-    shown = text(tables.vms_view([failed(HOSTILE, HOSTILE), failed("[bold]b[/bold]", "[link=x]y[/link]")]))
+    shown = text(tables.vms_view([failed(HOSTILE, HOSTILE), failed("[bold]b[/bold]", "[link=x]y[/link]")], at(20)))
     assert "\x1b" not in shown and "\u202e" not in shown
     assert "[bold]b[/bold]" in shown and "[link=x]y[/link]" in shown

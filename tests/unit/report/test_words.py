@@ -4,44 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
-from reconciler.core.model import Milestone, Power, Result
-from reconciler.core.record import Category, Condition, DiskRecord, Failure, Intent, IntentKind
+from reconciler.core.model import Milestone, Result
+from reconciler.core.record import Category, Condition, DiskRecord, Failure
 from reconciler.report import words
 
-from .sample import GIB, HOSTILE, at, copying, failed, held, succeeded, vm
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (40 * GIB, "40 GiB"), (int(1.5 * GIB), "1.5 GiB"), (5000 * GIB, "4.9 TiB")],
-)
-def test_size(count: int, text: str) -> None:
-    assert words.size(count) == text
-
-
-def test_size_of_says_a_common_unit_once() -> None:
-    assert words.size_of(36 * GIB, 80 * GIB) == "36 of 80 GiB"
-    assert words.size_of(80 * GIB, 80 * GIB) == "80 GiB"
-    assert words.size_of(500 * 1024**2, 80 * GIB) == "500 MiB of 80 GiB"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (3.24, "3.2 s"),
-        (59, "59 s"),
-        (60, "1 min"),
-        (252, "4 min 12 s"),
-        (3600, "1 h"),
-        (5400, "1 h 30 min"),
-        (200000, "2 d 7 h"),
-    ],
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
+from .sample import GIB, HOSTILE, copying, failed, held, succeeded, vm
 
 
 def test_an_unknown_phase_is_said_by_its_name() -> None:
@@ -75,17 +42,6 @@ def test_progress_never_claims_more_than_is_known() -> None:
     assert words.copied(copying("a", 45, 2)).percent == 45
     assert words.Copied(40 * GIB - 1, 40 * GIB).percent == 99
     assert words.copied(vm("a", milestone=Milestone.HANDED_OVER)).percent == 100
-
-
-def test_downtime() -> None:
-    assert words.downtime(vm("a")) is None
-    assert words.downtime(copying("a", 1)) == words.Downtime(at(1), None)
-    assert words.downtime_words(copying("a", 1)) == "since 14:01"
-    assert words.downtime_words(succeeded("a")) == "9 min 30 s"
-    was_off = replace(succeeded("a"), restore_power_state=Power.OFF)
-    assert words.downtime(was_off) is None
-    back = (Intent(IntentKind.POWER_OFF_SOURCE, at(1), at(2)), Intent(IntentKind.POWER_ON_SOURCE, at(5), at(6)))
-    assert words.downtime(replace(failed("a"), intents=back)) == words.Downtime(at(1), 300.0)
 
 
 def test_trouble_tells_the_most_urgent_thing_only() -> None:
