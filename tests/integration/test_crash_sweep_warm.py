@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from reconciler import worker
 from reconciler.lab.machines import Happening, Snapshot, Vm
 from reconciler.mover import ledger
 from tests.integration.loops import machine
@@ -24,7 +25,7 @@ MIB = 1 << 20
 SIZE = 4
 ROUNDS = 3
 EFFECTS = 74
-STEPS = 76
+STEPS = 84
 
 
 class Estate:
@@ -89,8 +90,10 @@ class Estate:
 
 @pytest.fixture(autouse=True)
 def small_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a copy of a few MiB has several watermarks."""
+    """So that a copy of a few MiB has several watermarks: no MiB is begun before the one in front of it is proven."""
+    monkeypatch.setattr(worker, "_request_bytes", lambda spec: MIB)
     monkeypatch.setattr(ledger, "FLUSH_BYTES", MIB)
+    monkeypatch.setattr(ledger, "RUN_AHEAD_BYTES", MIB)
 
 
 @pytest.fixture
