@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from pyVmomi import SoapAdapter
 
+from reconciler import worker
 from reconciler.drivers.kubevirt.api import Api
 from reconciler.gitrepo.git import Git
 from reconciler.mover.local import LocalWriter
@@ -133,27 +134,49 @@ class Medium:
                     file.write(old)
 
 
+class Voice:
+    """Has the pod tell how far it is before each of its effects: what is said too early is heard, whenever it dies."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._speak: Callable[[], None] = lambda: None
+
+    def lend(self, phase: Callable[..., None], pool: Any, copies: Any, stop: Any, reporter: Reporter) -> None:
+        self._speak = lambda: reporter.tick(copies, force=True)
+        phase(pool, copies, stop, reporter)
+        self._speak = lambda: None
+
+    def speak(self) -> None:
+        with self._lock:
+            self._speak()
+
+
 @contextlib.contextmanager
 def tapped_worker(wire: Wire, medium: Medium) -> Iterator[None]:
     """Put `wire` below the copy pod's program: writes, zeroes and flushes of its volumes, its last word, the acts of its lease."""
     write, zero, flush, tick, finish = LocalWriter.write, LocalWriter.zero, LocalWriter.flush, Reporter.tick, Reporter.finish
+    phase, voice = worker._run_phase, Voice()
+
+    def act(label: str, work: Callable[[], None]) -> None:
+        voice.speak()
+        wire.call(label, True, work)
 
     def writing(self: Any, offset: int, data: memoryview) -> None:
         medium.remember(self, offset, len(data))
-        wire.call(f"write {offset}", True, lambda: write(self, offset, data))
+        act(f"write {offset}", lambda: write(self, offset, data))
 
     def zeroing(self: Any, offset: int, length: int) -> None:
         medium.remember(self, offset, length)
-        wire.call(f"zero {offset}", True, lambda: zero(self, offset, length))
+        act(f"zero {offset}", lambda: zero(self, offset, length))
 
     def flushing(self: Any) -> None:
-        wire.call("flush", True, lambda: medium.flush(self, flush))
+        act("flush", lambda: medium.flush(self, flush))
 
     def ticking(self: Any, copies: Any, **how: Any) -> None:
         wire.call("progress", False, lambda: tick(self, copies, **how))
 
     def finishing(self: Any, result: Any) -> None:
-        wire.call("result", True, lambda: finish(self, result))
+        act("result", lambda: finish(self, result))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LocalWriter, "write", writing)
@@ -161,5 +184,6 @@ def tapped_worker(wire: Wire, medium: Medium) -> Iterator[None]:
         patch.setattr(LocalWriter, "flush", flushing)
         patch.setattr(Reporter, "tick", ticking)
         patch.setattr(Reporter, "finish", finishing)
+        patch.setattr(worker, "_run_phase", lambda *given: voice.lend(phase, *given))
         patch.setattr(SoapAdapter.SoapStubAdapter, "InvokeMethod", _soap(wire))
         yield
