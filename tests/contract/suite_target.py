@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.core.copyspec import CopyResult, DiskProgress, DiskResult, progress_line, result_line
+from reconciler.core.copyspec import CopyResult, CopySpec, DiskProgress, DiskResult, progress_line, result_line
 from reconciler.core.model import Absent, Known, Mark, MarkState, Power, Watermark
 from reconciler.core.target import JobPhase, Owner, TargetVm, Volume
 from reconciler.errors import RetryableError, TerminalError
@@ -320,6 +320,29 @@ class TargetContract:
         assert [ref["uid"] for ref in secret["metadata"]["ownerReferences"]] == [job["metadata"]["uid"]]
         seen = site.driver.read_inventory([site.namespace]).jobs
         assert [(j.name, j.migration, j.vm, j.round_key, j.attempt) for j in seen] == [(name, OWNER.migration, OWNER.vm, "round-1", 1)]
+
+    def test_a_job_that_brings_vddk_is_accepted_and_tells_its_worker_where(self, site: TargetSite) -> None:
+        """Init container, shared volume, and the library's folder in the spec, which stands in the Secret."""
+        site.driver.ensure_volume(want.volume(site), None)
+        site.driver.ensure_copy(*want.vddk_copy_arguments(site))
+        job, secret = site.find("Job", "copy-web-r1-a1"), site.find("Secret", "copy-web-r1-a1")
+        assert job is not None
+        assert secret is not None
+        spec = job["spec"]["template"]["spec"]
+        (init,), (main,) = spec["initContainers"], spec["containers"]
+        assert init["image"] == want.VDDK_IMAGE
+        shared = {mount["name"] for mount in init["volumeMounts"]}
+        (seen,) = [mount["mountPath"] for mount in main["volumeMounts"] if mount["name"] in shared]
+        told = CopySpec.from_json(base64.b64decode(secret["data"]["spec.json"]).decode()).vddk
+        assert told is not None
+        assert told.libdir.startswith(f"{seen}/")
+        assert (told.snapshot, told.config) == ("snapshot-1", "a=1")
+
+    def test_a_binder_that_brings_vddk_is_accepted(self, site: TargetSite) -> None:
+        site.driver.ensure_volume(want.volume(site), None)
+        site.driver.ensure_binder(replace(want.binder(site), vddk_image=want.VDDK_IMAGE))
+        (pod,) = site.find_all("Pod")
+        assert [c["image"] for c in pod["spec"]["initContainers"]] == [want.VDDK_IMAGE]
 
     @pytest.mark.parametrize("letters", ["R", ".R", "..R", "L", ".L", "..L", "LLL"])
     def test_a_copy_converges_wherever_it_was_cut_off(self, site: TargetSite, letters: str) -> None:

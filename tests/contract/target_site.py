@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from reconciler.core.copyspec import CopyDisk, CopySpec, Reader, TlsSpec
+from reconciler.core.copyspec import CopyDisk, CopySpec, Reader, TlsSpec, VddkSpec
 from reconciler.core.model import Secret
 from reconciler.core.target import (
     BinderSpec,
@@ -135,6 +135,16 @@ def copy_arguments(site: TargetSite, owner: Owner = OWNER) -> tuple[CopyJob, lis
     credentials = {"user": Secret("administrator"), "password": Secret(PASSWORD)}
     source = CopySource({}, TlsSpec(thumbprint="AA:BB"), "-----BEGIN CERTIFICATE-----", credentials, 4, MIB)
     return job(site, owner), [disk], source, CopySpec(owner.migration, owner.vm, "round-1", (), TlsSpec(), "")
+
+
+VDDK_IMAGE = "registry.example/infra/vddk:8.0.3"
+
+
+def vddk_copy_arguments(site: TargetSite) -> tuple[CopyJob, list[CopyDisk], CopySource, CopySpec]:
+    copy, _, source, spec = copy_arguments(site)
+    disk = CopyDisk("disk-uuid-0", "Hard disk 1", Reader.NBD, "", 8 * MIB, "", False)
+    vddk = VddkSpec("https://vc.example/sdk", "vm-1", "snapshot-1", (("disk-uuid-0", "[fast] web/web.vmdk"),), config="a=1")
+    return replace(copy, vddk_image=VDDK_IMAGE), [disk], replace(source, vddk=vddk), replace(spec, vddk=vddk)
 
 
 def pod_using(site: TargetSite, claim: str, *, node: str, phase: str, labels: dict[str, str] | None = None) -> Json:

@@ -141,8 +141,13 @@ def _check_pod(kind: Kind, name: str, spec: Json, at: str) -> None:
     if not containers:
         raise invalid(kind, name, (f"{at}.containers", "Required value"))
     volumes = {volume.get("name") for volume in spec.get("volumes") or []}
-    for index, container in enumerate(containers):
-        where = f"{at}.containers[{index}]"
+    both = [(f"{at}.containers[{n}]", c) for n, c in enumerate(containers)]
+    both += [(f"{at}.initContainers[{n}]", c) for n, c in enumerate(spec.get("initContainers") or [])]
+    named: set[str] = set()
+    for where, container in both:
+        if container.get("name") in named:
+            raise invalid(kind, name, (f"{where}.name", f'Duplicate value: "{container["name"]}"'))
+        named.add(container.get("name") or "")
         if not container.get("name"):
             raise invalid(kind, name, (f"{where}.name", "Required value"))
         if not container.get("image"):

@@ -19,7 +19,7 @@ from reconciler.lab.cluster.events import Recorder
 from reconciler.lab.cluster.kinds import NODE, POD, PVC
 from reconciler.lab.cluster.launcher import Launcher, Process
 from reconciler.lab.cluster.podfiles import NotReady, PodFiles, environment, prepare
-from reconciler.lab.cluster.podstatus import Ended, set_running, set_terminated, set_waiting
+from reconciler.lab.cluster.podstatus import Ended, set_running, set_terminated, set_unpulled, set_waiting
 from reconciler.lab.cluster.scheduling import OUT_OF_SERVICE, node_ready, tainted
 from reconciler.lab.cluster.storage import Volumes
 from reconciler.lab.cluster.store import Store, clone
@@ -56,6 +56,7 @@ class Kubelets:
     ) -> None:
         self._store, self._clock, self._events, self._volumes = store, clock, events, volumes
         self._root, self._programs, self._launcher = root, programs, launcher
+        self.images: dict[str, Sequence[str] | None] = {}  # what runs where a container names no command; None: it cannot be pulled
         self.running: dict[str, Running] = {}  # by pod uid
         self._homes: set[str] = set()  # uids whose files are still there
 
@@ -117,6 +118,8 @@ class Kubelets:
             self._check_deadline(pod, running)
 
     def _start(self, pod: Json) -> None:
+        if self._unpulled(pod):
+            return
         try:
             self._check_attached(pod)
             self._homes.add(pod["metadata"]["uid"])
@@ -129,6 +132,20 @@ class Kubelets:
             set_waiting(new, "ContainerCreating", self._store.timestamp())
             self._store.replace(POD, new)
             self._events.record(pod, "Warning", "FailedMount", str(err), "kubelet")
+
+    def _unpulled(self, pod: Json) -> bool:
+        """A container waits for its image, and those behind it with it."""
+        spec = pod["spec"]
+        todo = [*(spec.get("initContainers") or []), *spec["containers"]]
+        missing = next((c for c in todo if c["image"] in self.images and self.images[c["image"]] is None), None)
+        if missing is None:
+            return False
+        new = clone(pod)
+        set_unpulled(new, missing["name"], f'Back-off pulling image "{missing["image"]}"', self._store.timestamp())
+        if new["status"] != pod["status"]:
+            self._store.replace(POD, new)
+            self._events.record(pod, "Warning", "Failed", f'Failed to pull image "{missing["image"]}": not found', "kubelet")
+        return True
 
     def _check_attached(self, pod: Json) -> None:
         """ReadWriteOnce means one node: a volume that a pod on another node still uses is not attached."""
@@ -176,7 +193,7 @@ class Kubelets:
         return None
 
     def _argv(self, container: Json, files: PodFiles) -> list[str]:
-        argv = [*(container.get("command") or [])]
+        argv = [*(container.get("command") or self.images.get(container["image"]) or [])]
         if argv:
             argv += container.get("args") or []
         return [files.translator.text(str(arg)) for arg in argv]

@@ -53,6 +53,17 @@ def set_waiting(pod: Json, reason: str, now: str) -> None:
         set_condition(status, type_, "False", "ContainersNotReady", "", now)
 
 
+def set_unpulled(pod: Json, name: str, message: str, now: str) -> None:
+    """The container `name` waits for its image; behind an init container the others wait for that."""
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
+    init = [container["name"] for container in pod["spec"].get("initContainers") or []]
+    set_waiting(pod, "PodInitializing" if init else "ContainerCreating", now)
+    for field, kind in (("initContainerStatuses", "initContainers"), ("containerStatuses", "containers")):
+        rows = [_row(pod, c, waiting, False) for c in pod["spec"].get(kind) or [] if c["name"] == name]
+        if rows:
+            pod["status"][field] = rows
+
+
 def set_running(pod: Json, now: str, initializing: bool) -> None:
     if initializing:
         set_waiting(pod, "PodInitializing", now)

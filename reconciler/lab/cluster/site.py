@@ -239,6 +239,11 @@ class Cluster:
             else:
                 self._volumes.broken[storage_class] = message
 
+    def image(self, name: str, entrypoint: Sequence[str] | None) -> None:
+        """What runs in containers of that image which name no command; None: no registry has it."""
+        with self.store.lock:
+            self._kubelets.images[name] = entrypoint
+
     def refuse_volumes(self, storage_class: str, on: bool = True) -> None:
         """Let no pod open volumes of a class for writing: devices that belong to root, a squashed export, a read-only mount."""
         with self.store.lock:

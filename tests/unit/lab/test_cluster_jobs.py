@@ -27,6 +27,14 @@ keys = sorted(set(os.environ) - {"LC_CTYPE"})
 pathlib.Path(spec["message"]).write_text(json.dumps({"user": user, "env": keys}))
 sys.exit(int(sys.argv[2]))
 """
+# An init image's entrypoint: brings something into the folder it is given, or fails and says why.
+BRINGER = """
+import pathlib, sys
+if sys.argv[2:] == ["broken"]:
+    print("no room")
+    sys.exit(1)
+pathlib.Path(sys.argv[1], "user").write_text("by the image")
+"""
 # Says that it is there, then stays until it is told to go; with "deaf" it does not listen.
 STAYER = """
 import signal, sys, time
@@ -44,7 +52,7 @@ while True:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     programs: dict[str, list[str]] = {}
-    for name, text in (("worker", WORKER), ("stayer", STAYER)):
+    for name, text in (("worker", WORKER), ("bringer", BRINGER), ("stayer", STAYER)):
         (tmp_path / f"{name}.py").write_text(text)
         programs[name] = [sys.executable, str(tmp_path / f"{name}.py")]
     with site_at(tmp_path, programs) as made:
@@ -156,6 +164,62 @@ class TestProcess:
         site.later(2)
         ended = site.core.read_namespaced_pod(running.metadata.name, "shop")
         assert (ended.status.phase, ended.status.reason) == ("Failed", "DeadlineExceeded")
+
+
+INIT = "example.com/bringer:1"
+
+
+def with_init(site: Site, *entrypoint: str) -> None:
+    """A Job whose init container brings something into a folder that the two see under different paths."""
+    site.cluster.image(INIT, entrypoint or None)
+    template = pod("x", ["data"], ["worker", "/etc/copy/spec.json", "0"])
+    spec = template["spec"]
+    main = spec["containers"][0]
+    main |= {"env": [{"name": "CREDENTIALS", "value": "/seen"}]}
+    main["volumeMounts"] += [{"name": "spec", "mountPath": "/etc/copy"}, {"name": "shared", "mountPath": "/seen", "readOnly": True}]
+    spec["volumes"] += [{"name": "spec", "secret": {"secretName": "copy"}}, {"name": "shared", "emptyDir": {}}]
+    init = {"name": "bring", "image": INIT, "volumeMounts": [{"name": "shared", "mountPath": "/opt"}]}
+    spec["initContainers"] = [init | {"terminationMessagePolicy": "FallbackToLogsOnError"}]
+    site.core.create_namespaced_persistent_volume_claim("shop", claim("data", "fast"))
+    text = json.dumps({"url": "https://127.0.0.1:443/data/x", "target": "/mnt/data", "message": "/dev/termination-log"})
+    site.core.create_namespaced_secret("shop", {"metadata": {"name": "copy"}, "stringData": {"spec.json": text}})
+    site.batch.create_namespaced_job("shop", job("copy", template))
+    site.cluster.step()
+
+
+class TestInit:
+    def test_an_image_runs_its_own_entrypoint_before_the_containers(self, site: Site) -> None:
+        with_init(site, "bringer", "/opt")
+        site.until(lambda: pods_of(site, "copy")[0].status.phase == "Succeeded")
+        (ended,) = pods_of(site, "copy")
+        assert json.loads(ended.status.container_statuses[0].state.terminated.message)["user"] == "by the image"
+        assert ended.status.init_container_statuses[0].state.terminated.exit_code == 0
+
+    def test_one_that_fails_ends_the_pod_and_the_containers_never_begin(self, site: Site) -> None:
+        with_init(site, "bringer", "/opt", "broken")
+        site.until(lambda: pods_of(site, "copy")[0].status.phase == "Failed")
+        (ended,) = pods_of(site, "copy")
+        state = ended.status.init_container_statuses[0].state.terminated
+        assert (state.exit_code, state.reason, state.message) == (1, "Error", "no room\n")
+        assert ended.status.container_statuses[0].state.waiting.reason == "PodInitializing"
+
+    def test_an_image_that_no_registry_has_is_waited_for(self, site: Site) -> None:
+        with_init(site)
+        for _ in range(3):
+            site.later(60)
+        (waiting,) = pods_of(site, "copy")
+        (state,) = [s.state.waiting for s in waiting.status.init_container_statuses]
+        assert (waiting.status.phase, state.reason) == ("Pending", "ImagePullBackOff")
+        assert INIT in state.message
+        site.cluster.image(INIT, ["true"])
+        site.later(1)
+        assert pods_of(site, "copy")[0].status.init_container_statuses[0].state.waiting is None
+
+    def test_a_pod_that_waits_for_an_image_goes_when_it_is_deleted(self, site: Site) -> None:
+        with_init(site)
+        site.batch.delete_namespaced_job("copy", "shop", propagation_policy="Background")
+        site.later(1)
+        assert pods_of(site, "copy") == []
 
 
 class TestLog:
