@@ -109,7 +109,7 @@ class VddkServer:
         while not self._socket.exists():
             if (code := self._process.poll()) is not None:
                 self._reader.join(_STOP_S)
-                said = "; ".join(self._errors()) or f"it ended with {code}"
+                said = "; ".join(self._errors() or list(self._lines)[-1:]) or f"it ended with {code}"
                 raise TerminalError("VddkMissing", f"{self._label}: nbdkit does not start: {said}; check the image in vddkInitImage")
             if self._clock.monotonic() >= until:
                 raise RetryableError("NbdkitSlow", f"{self._label}: nbdkit did not begin to serve within {_START_S:.0f} s")

@@ -10,6 +10,7 @@ import itertools
 import socket
 import socketserver
 import struct
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,30 @@ class NbdServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+class Refusing:
+    """As nbdkit behaves where its plugin cannot open the disk: the error is logged, and the connection closed."""
+
+    def __init__(self, address: str, text: str) -> None:
+        self.text = text
+        self._server = _Unix(address, _Refuse)
+        self._server.site = self  # type: ignore[attr-defined]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Refuse(socketserver.BaseRequestHandler):
+    server: Any
+
+    def handle(self) -> None:
+        sys.stderr.write(f"nbdkit: vddk[1]: error: VixDiskLib_Open: {self.server.site.text}\n")
+        sys.stderr.flush()
 
 
 class _Tcp(socketserver.ThreadingTCPServer):

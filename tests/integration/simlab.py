@@ -40,6 +40,7 @@ from reconciler.settings import Settings
 from tests.integration.taps import Crash, Medium, Wire, tapped, tapped_worker
 
 USER, PASSWORD = "svc@vsphere.local", "s3cret-of-the-vcenter"
+INIT = "vddk-init"  # the entrypoint of an image with VDDK, where a test has one (Inline.entrypoints)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -75,16 +76,20 @@ class Inline:
 
     `beat` lets what is due at the source happen meanwhile, without any time going by: a lease becomes ready. `look` is shown each spec.
     `wire`: a copy dies at one of its effects, and its machine with it; the copies after that live.
+    `entrypoints`: what images of others run, by the name of their program.
     """
 
     def __init__(self, beat: Callable[[], None], look: Callable[[CopySpec], None]) -> None:
         self.starts = 0
         self.killed: set[int] = set()
         self.wire: Wire | None = None
+        self.entrypoints: dict[str, Callable[[Sequence[str]], int]] = {}
         self._beat, self._look = beat, look
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, log_path: Path) -> Ended:
         out = io.StringIO()
+        if argv[0] in self.entrypoints:
+            return Ended(self.entrypoints[argv[0]](argv[1:]))
         if "--try" in argv:
             with contextlib.redirect_stdout(out):
                 code = cli.run(list(argv[1:]))
@@ -213,7 +218,7 @@ class SimLab:
         self.vcenter = VCenter(self.world, self.ca, self.clock, user=USER, password=PASSWORD, page_size=page_size)
         self.vcenter.leases.ready_s = 0.0
         self.inline = Inline(self._beat, self._look)
-        self.cluster = Cluster(root / "cluster", self.ca, self.clock, programs={"reconciler": ["reconciler"]}, launcher=self.inline)
+        self.cluster = Cluster(root / "cluster", self.ca, self.clock, programs={p: [p] for p in ("reconciler", INIT)}, launcher=self.inline)
         self.ttl_s = ttl_s
         self.repo = root / "repo.git"
         self.clone = root / "clone"
