@@ -7,7 +7,7 @@ and the next `read_` shows it); objects of others are never changed; errors are 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -65,6 +65,18 @@ class CopySource:
     vddk: VddkSpec | None = None  # goes into CopySpec.vddk; the reader of its disks is NBD, their url is ""
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Each disk that was asked about is in one of the two.
+
+    areas:  disk uuid -> (offset, length) in bytes, ascending, disjoint, inside the capacity, or none.
+    doubts: disk uuid -> why its change id does not count: the platform forgot it, or what it says about it may be a lie.
+    """
+
+    areas: Mapping[str, Sequence[tuple[int, int]]]
+    doubts: Mapping[str, str] = field(default_factory=dict)
+
+
 class SourceDriver(Protocol):
     """One source platform. Whose `caps.warm` is false refuses the snapshot calls with TerminalError NotSupported."""
 
@@ -104,11 +116,10 @@ class SourceDriver(Protocol):
         """Start its removal, and, when it is gone but its files are not, their consolidation. Absent is success."""
         ...
 
-    def read_changes(self, vm: VmRef, disk_uuid: str, at: str | None, since: str) -> Sequence[tuple[int, int]]:
-        """What was written between change id `since` and our snapshot `at` (None: until now; the VM is off).
+    def read_changes(self, vm: VmRef, at: str | None, since: Mapping[str, str]) -> Changes:
+        """What was written to these disks between their change ids and our snapshot `at` (None: until now; the VM is off).
 
-        Shape: (offset, length) in bytes, ascending, disjoint, inside the capacity, or none. `since`: a change id of SourceSnapshot.disks.
-        Errors: TerminalError ChangeIdLost, with the reason, whenever the platform forgot `since` or what it says about it may be a lie.
+        since: disk uuid -> a change id of SourceSnapshot.disks.
         """
         ...
 

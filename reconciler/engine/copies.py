@@ -13,7 +13,7 @@ from reconciler.core.copyspec import RANGE_GAP_BYTES, RANGES_OF_A_JOB, CopyDisk,
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Absent, Power
 from reconciler.engine.sites import Sites
-from reconciler.errors import RetryableError, TerminalError
+from reconciler.errors import RetryableError
 from reconciler.ports import CopySource, DiskChoice, SourceDriver
 
 Doubts = tuple[tuple[str, str], ...]
@@ -50,21 +50,15 @@ def _check(action: EnsureCopy, vm: SourceVm) -> None:
 
 def _changes(action: EnsureCopy, source: SourceDriver) -> tuple[dict[str, tuple[ranges.Range, ...]], Doubts]:
     """For each disk with something proven: what changed since, and all behind what was proven. Bounded, so that a Secret can carry it."""
-    found: dict[str, list[ranges.Range]] = {}
-    doubts: list[tuple[str, str]] = []
-    for disk in action.disks:
-        if disk.since is None:
-            continue
-        try:
-            changed = source.read_changes(action.source, disk.disk_uuid, action.at, disk.since)
-        except TerminalError as err:
-            if err.reason != "ChangeIdLost":
-                raise
-            doubts.append((disk.disk_uuid, err.message))
-            continue
-        found[disk.disk_uuid] = _with_rest(disk, changed)
+    since = {disk.disk_uuid: disk.since for disk in action.disks if disk.since is not None}
+    if not since:
+        return {}, ()
+    seen = source.read_changes(action.source, action.at, since)
+    if seen.doubts:
+        return {}, tuple(seen.doubts.items())
+    found = {d.disk_uuid: _with_rest(d, seen.areas[d.disk_uuid]) for d in action.disks if d.since is not None}
     bounded = ranges.limit(list(found.values()), RANGES_OF_A_JOB, RANGE_GAP_BYTES)
-    return {uuid: tuple(some) for uuid, some in zip(found, bounded, strict=True)}, tuple(doubts)
+    return {uuid: tuple(some) for uuid, some in zip(found, bounded, strict=True)}, ()
 
 
 def _with_rest(disk: CopyDiskWish, changed: Sequence[ranges.Range]) -> list[ranges.Range]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,13 +14,13 @@ from reconciler.core.datapath import EXPORT, VDDK
 from reconciler.core.model import PowerRequest
 from reconciler.drivers.vsphere.sdk import reference, vim
 from reconciler.errors import RetryableError, TerminalError
-from reconciler.lab.machines import Happening
+from reconciler.lab.machines import Disk, Happening
 from reconciler.lab.vcenter.events import Events
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.ports import DiskChoice, SourceDriver
 from tests.contract import test_vsphere_lab as cold
 from tests.contract.suite_source import Site, known
-from tests.contract.suite_warm import BLOCK, KEY, OTHER_KEY, WarmContract, doubted, freeze, since, thaw, track, write
+from tests.contract.suite_warm import BLOCK, KEY, OTHER_KEY, WarmContract, changes, doubt_of, doubted, freeze, since, thaw, track, write
 
 cas, vcenter, site = cold.cas, cold.vcenter, cold.site
 
@@ -105,7 +106,7 @@ def test_all_pages_are_read_though_most_are_empty(site: Site, vcenter: VCenter, 
     for offset in offsets:
         site.world.guest_write(site.machine, disk, offset, b"new")
     now = freeze(site, OTHER_KEY)
-    assert site.driver.read_changes(site.vm, disk.uuid, now.id, then) == [(offset, BLOCK) for offset in offsets]
+    assert changes(site, disk, now.id, then) == [(offset, BLOCK) for offset in offsets]
 
 
 def test_a_disk_that_is_off_and_tells_no_change_id_is_asked_all_the_same(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,13 +118,31 @@ def test_a_disk_that_is_off_and_tells_no_change_id_is_asked_all_the_same(site: S
     write(site, 0)
     site.world.power_off(site.machine)
     monkeypatch.setattr(type(disk), "change_id", None)
-    assert site.driver.read_changes(site.vm, disk.uuid, None, then) == [(0, BLOCK)]
+    assert changes(site, disk, None, then) == [(0, BLOCK)]
     site.world.reset_change_tracking(site.machine)
-    with pytest.raises(TerminalError, match="FileFault"):
-        site.driver.read_changes(site.vm, disk.uuid, None, then)
+    assert "FileFault" in doubt_of(site, disk, None, then)
     site.world.set_change_tracking(site.machine, False)
-    with pytest.raises(TerminalError, match="no longer tracked"):
-        site.driver.read_changes(site.vm, disk.uuid, None, then)
+    assert "no longer tracked" in doubt_of(site, disk, None, then)
+
+
+def test_the_subject_and_its_history_are_read_once_however_many_disks(site: Site, vcenter: VCenter) -> None:
+    """It stands in the downtime of a cutover."""
+    for _ in range(4):
+        site.world.add_disk(site.machine, site.machine.disks[0].datastore, capacity_mib=1)
+    track(site)
+    then = freeze(site)
+    thaw(site)
+    now = freeze(site, OTHER_KEY)
+
+    def calls(disks: list[Disk]) -> Counter[str]:
+        before = Counter(vcenter.calls)
+        site.driver.read_changes(site.vm, now.id, {disk.uuid: since(then, disk) for disk in disks})
+        return vcenter.calls - before
+
+    one, all_ = calls(site.machine.disks[:1]), calls(site.machine.disks)
+    asked = "VirtualMachine.QueryChangedDiskAreas"
+    assert (one.pop(asked), all_.pop(asked)) == (1, len(site.machine.disks))
+    assert one == all_
 
 
 # ---- the history behind a change id ----
@@ -269,4 +288,4 @@ def test_writes_are_told_apart_from_those_of_the_round_before(site: Site) -> Non
     write(site, 9 * BLOCK)
     second = freeze(site, OTHER_KEY)
     for disk in site.machine.disks:
-        assert site.driver.read_changes(site.vm, disk.uuid, second.id, since(first, disk)) == [(9 * BLOCK, BLOCK)]
+        assert changes(site, disk, second.id, since(first, disk)) == [(9 * BLOCK, BLOCK)]

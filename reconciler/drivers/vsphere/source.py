@@ -31,7 +31,7 @@ from reconciler.drivers.vsphere.session import Session
 from reconciler.drivers.vsphere.snapshots import OwnSnapshots
 from reconciler.drivers.vsphere.tracking import enable_tracking
 from reconciler.errors import RetryableError
-from reconciler.ports import Capabilities, Clock, CopySource, DiskChoice, SourceDriver
+from reconciler.ports import Capabilities, Changes, Clock, CopySource, DiskChoice, SourceDriver
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +113,8 @@ class VsphereSource:
     def drop_snapshot(self, vm: VmRef, key: str) -> None:
         self._snapshots.drop(vm, key)
 
-    def read_changes(self, vm: VmRef, disk_uuid: str, at: str | None, since: str) -> Sequence[tuple[int, int]]:
-        what = f"changes of disk {disk_uuid} of {vm}"
-        return self._session.run(what, lambda content: read_changes(content, self._session.site, vm, disk_uuid, at, since))
+    def read_changes(self, vm: VmRef, at: str | None, since: Mapping[str, str]) -> Changes:
+        return self._session.run(f"changes of {vm}", lambda content: read_changes(content, self._session.site, vm, at, since))
 
     def read_rights(self, vms: Sequence[SourceVm]) -> Lacking:
         return self._session.run("ask for privileges", lambda content: read_rights(content, vms))

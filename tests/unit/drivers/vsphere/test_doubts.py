@@ -349,8 +349,8 @@ def test_a_history_that_may_not_be_read_proves_nothing(monkeypatch: pytest.Monke
 
 def test_the_words_name_vm_disk_and_consequence() -> None:
     ref = VmRef(ObjectRef("ns", "vc"), "site", "vm-1", "uuid", "web")
-    said = str(changes._lost(ref, DISK, "its size changed"))
-    assert said == "ChangeIdLost: web (vm-1), Hard disk 1: its size changed; the disk is compared in full"
+    said = str(changes._Doubtful(ref, DISK, "its size changed"))
+    assert said == "web (vm-1), Hard disk 1: its size changed; the disk is compared in full"
 
 
 def test_more_events_than_an_answer_holds_are_asked_for_in_parts_or_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
