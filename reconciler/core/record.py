@@ -200,7 +200,8 @@ class Outage:
     """The time in which no guest ran, on either side. By our own clock, and never less than it was.
 
     off_at:  when the source was last seen on before it was seen off; where this process did not see that, when its power-off was declared,
-             and else when it was first seen off. back_at: when the target was first seen on, or, before the hand-over, the source again.
+             and else when it was first seen off.
+    back_at: when the target was first seen to run, or, before the hand-over, the source again.
     """
 
     off_at: Instant

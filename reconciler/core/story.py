@@ -98,7 +98,8 @@ def with_outage(record: VmRecord, view: View) -> VmRecord:
 
 
 def _target_on(view: View) -> bool:
-    return isinstance(view.target, Known) and (vm := view.our_target_vm) is not None and vm.power is Power.ON
+    """Its guest runs; that it was told to start is not enough."""
+    return isinstance(view.target, Known) and (vm := view.our_target_vm) is not None and vm.power is Power.ON and vm.ready
 
 
 def _last_on(record: VmRecord, view: View) -> Instant:

@@ -101,7 +101,7 @@ def _round(was: RoundRecord | None, r: RoundRecord, vm: VmRecord) -> Iterator[Ne
 
 def _round_end(name: str, r: RoundRecord, vm: VmRecord) -> News:
     if r.abandoned:
-        return News(f"{name} dropped: {r.abandoned}", Weight.ROUND, f"{name} dropped", tail=f" ({r.abandoned})", group="dropped a round")
+        return News(f"{name} dropped: {r.abandoned}", Weight.ROUND, f"{name} dropped", tail=f": {r.abandoned}", group="dropped a round")
     text = f"{name} done: {rounds.round_words(r)}"
     known = figures.rounds(vm)
     if r.final or known is None or r is not vm.rounds[-1]:

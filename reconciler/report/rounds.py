@@ -57,8 +57,10 @@ def next_words(known: Rounds) -> str:
 
 
 def upcoming_words(known: Rounds) -> str:
-    """A cell under "Next round": `round 3 runs`, `14:00`, `the cutover`."""
-    return f"round {known.under_way.number} runs" if known.under_way else next_words(known).removeprefix("at ")
+    """A cell under "Next round": `round 3 runs`, `14:00`, `at once`, `at the cutover`."""
+    if known.under_way is not None:
+        return f"round {known.under_way.number} runs"
+    return next_words(known).removeprefix("at ") if known.next_at is not None else next_words(known)
 
 
 def rate_words(known: Rounds) -> str:

@@ -153,7 +153,7 @@ def _rounds_table(vms: Sequence[VmRecord], now: datetime) -> Iterator[Table]:
     warm = [(vm, known) for vm in vms if figures.precopying(vm) and (known := figures.rounds(vm)) is not None]
     if not warm:
         return
-    table = plain_table("VM", "Rounds", "Last round", "Changes", "Cutover now", "Next round (UTC)", right=("Rounds", "Changes"))
+    table = plain_table("VM", "Rounds", "Last round", "Changes", "Cutover now", "Next (UTC)", right=("Rounds", "Changes"))
     for vm, known in warm:
         table.add_row(
             cell(vm_name(vm), "bold", 40),

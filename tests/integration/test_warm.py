@@ -407,3 +407,23 @@ def test_a_switched_off_guest_is_moved_all_the_same(lab: SimLab) -> None:
     assert record_of(lab, "web").result is Result.SUCCEEDED
     assert record_of(lab, "web").restore_power_state is Power.ON
     assert told(condition(record_of(lab, "web").conditions, "Succeeded"))
+
+
+# ---- the downtime ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.5, 7.0])
+def test_the_downtime_that_is_told_covers_the_one_that_both_sites_saw(lab: SimLab, seconds: float) -> None:
+    """Whatever the pace of the passes: never less, and more by two looks at most."""
+    vm = vm_of(lab)
+    begin(lab, "web")
+    until_rounds(lab, "web", 2)
+    cut_over(lab)
+    go_on(lab, lambda: ended(lab, "web"), 300, seconds=seconds)
+    off = max(e.at for e in lab.world.history if e.vm == vm.key and e.kind is machines.Happening.OFF)
+    on = min(r.since for r in lab.cluster.running_vms())
+    known = record_of(lab, "web").outage
+    assert known is not None and known.back_at is not None
+    look = timedelta(seconds=seconds + 1.0)
+    assert off - look <= known.off_at <= off
+    assert on <= known.back_at <= on + look

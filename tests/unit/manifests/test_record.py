@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.core.copyspec import Verify
 from reconciler.core.model import Milestone, ObjectRef, Result
-from reconciler.core.record import Category, Claim, Condition, ObjectStatus, RunRecord, VmRecord
+from reconciler.core.record import Category, Claim, Condition, Instant, ObjectStatus, Outage, RunRecord, VmRecord
 from reconciler.errors import TerminalError
 from reconciler.manifests import record as records
 from reconciler.manifests.record import parse_record
@@ -38,6 +38,14 @@ def test_a_vm_comes_back_equal(record: VmRecord) -> None:
 @given(st.from_type(VmRecord))
 def test_a_full_vm_comes_back_equal(record: VmRecord) -> None:
     assert parse_record("x", records.render_vm(record), VmRecord) == record
+
+
+def test_an_instant_is_written_to_the_millisecond_and_every_other_time_to_the_second() -> None:
+    exact = AT + timedelta(seconds=2, microseconds=345_678)
+    data = records.render_vm(vm_of(RUN, "web", started=exact, outage=Outage(Instant(exact)))).decode()
+    assert 'offAt: "2026-11-24T10:00:02.345Z"' in data and 'started: "2026-11-24T10:00:02Z"' in data
+    back = parse_record("x", data.encode(), VmRecord)
+    assert back.outage == Outage(Instant(AT + timedelta(seconds=2, milliseconds=345)))
 
 
 @PROFILE

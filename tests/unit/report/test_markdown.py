@@ -12,7 +12,7 @@ from reconciler.core.model import ObjectRef, Result
 from reconciler.core.record import Records, VmRecord
 from reconciler.report.markdown import render_readme
 
-from .sample import HOSTILE, NS, PLAN, RUN, at, copying, failed, held, problem, records, succeeded, vm
+from .sample import HOSTILE, NS, PLAN, RUN, at, copying, failed, held, problem, records, round_of, succeeded, vm, warm
 
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -66,6 +66,24 @@ def test_done_vms_tell_downtime_and_a_new_name() -> None:
     assert cells[4] == f"9{NBSP}min{NBSP}30{NBSP}s"
     assert cells[5] == f"8{NBSP}min{NBSP}15{NBSP}s"
     assert cells[7] == "now web-01"
+
+
+def test_vms_that_are_copied_while_they_run_have_a_table_of_their_rounds() -> None:
+    rests = warm("mail-01", round_of(1, 0, 40 << 10, seconds=400.0), round_of(2, 60, 360))
+    first = warm("erp-01", round_of(1, 0, ended=False))
+    text = render_readme(records(rests, first, succeeded("web-01")))
+    part = text.split("| Copied while it runs")[1]
+    link = f"[mail-01](runs/{NS}/{RUN.name}/vms/mail01-1a2b3c4d.yaml)"
+    assert row(f"| x{part}", "mail-01") == [link, "2", "360 MiB in 3 s", "102 KiB/s", "about 13 s", "16:02"]
+    assert row(f"| x{part}", "erp-01")[1:] == ["0", "", "", "not known yet", "round 1 runs"]
+    assert "web-01" not in part.split("<details>")[0]
+    assert "Copied while it runs" not in render_readme(records(succeeded("web-01")))
+
+
+def test_rounds_of_many_are_folded() -> None:
+    many = [warm(f"m-{i:03}", round_of(1, 0)) for i in range(250)]
+    text = render_readme(records(*many))
+    assert "<summary>Rounds of 250 VMs</summary>" in text and "And 50 more." in text
 
 
 def test_five_hundred_vms_are_folded() -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 from rich.console import Console, RenderableType
 
 from reconciler.core.model import Result
-from reconciler.core.record import DiskRecord, Intent, IntentKind
+from reconciler.core.record import DiskRecord, Intent, IntentKind, VmRecord
 from reconciler.report import tables
 from reconciler.report.plans import plan_view
 from reconciler.report.vmdetail import vm_detail
 
-from .sample import GIB, HOSTILE, PLAN, at, copying, failed, held, problem, records, succeeded, vm
+from .sample import GIB, HOSTILE, PLAN, at, copying, failed, held, problem, records, round_of, succeeded, vm, warm
 
 A = "3f9c2a1b7e44d0aa" * 4
 
@@ -100,3 +101,59 @@ def test_names_are_neither_markup_nor_control() -> None:
     shown = text(tables.vms_view([failed(HOSTILE, HOSTILE), failed("[bold]b[/bold]", "[link=x]y[/link]")], at(20)))
     assert "\x1b" not in shown and "\u202e" not in shown
     assert "[bold]b[/bold]" in shown and "[link=x]y[/link]" in shown
+
+
+# ---- warm -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_vms_that_are_copied_while_they_run_tell_their_rounds_and_what_a_cutover_costs_now() -> None:
+    rests = warm("mail-01", round_of(1, 0, 40 << 10, seconds=400.0), round_of(2, 60, 360))
+    runs = warm("erp-01", round_of(1, 0), round_of(2, 60, ended=False))
+    shown = text(tables.vms_view([rests, runs], at(182), "shop-wave-2"), 80)
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    head = next(line for line in shown.splitlines() if "Last round" in line)
+    assert head.split("  ")[0].strip() == "VM" and "Cutover now" in head and "Next (UTC)" in head
+    line = [one for one in shown.splitlines() if "mail-01" in one][1]
+    assert " ".join(line.split()) == "mail-01 2 360 MiB in 3 s 102 KiB/s about 16 s 16:02"
+    assert "not known yet" in shown and "round 2 runs" in shown
+    assert "Last round" not in text(tables.vms_view([copying("a", 4), succeeded("b")], at(182)))
+
+
+def test_the_downtime_of_each_vm_and_what_of_it_was_ours() -> None:
+    shown = text(tables.vms_view([succeeded("web-01"), copying("db-01", 4)], at(20)))
+    line = next(one for one in shown.splitlines() if "web-01" in one)
+    assert "9 min 30 s" in line and "8 min 15 s" in line and "Of it ours" in shown
+    assert "Of it ours" not in text(tables.vms_view([copying("db-01", 4)], at(20))), "a column without anything in it is left out"
+
+
+def test_the_moves_of_a_lab_run() -> None:
+    final = round_of(3, 131, 7, final=True)
+    mail = replace(succeeded("mail-01"), rounds=(round_of(1, 0, 90), round_of(2, 60), final), started=at(0), completed=at(140))
+    off = replace(succeeded("batch-01"), outage=None)
+    shown = text(tables.moves_table([moved(mail), moved(off, target_power_asked="Off", target_power_seen="On")]))
+    cells = [line.strip() for line in shown.splitlines() if "-01" in line]
+    told = " ".join(cells[0].split())
+    assert told == "mail-01 Off, as asked On, as asked 2 rounds, 102 MiB 7 MiB 9 min 30 s 9 min 27 s 2 h 20 min"
+    assert "none" in cells[1] and "On, asked Off" in cells[1]
+
+
+def moved(record: VmRecord, **changes: object) -> tables.VmProof:
+    return replace(tables.VmProof(record, "Off", "Off", "On", "On"), **changes)  # type: ignore[arg-type]
+
+
+def test_power_is_as_asked_on_both_sides() -> None:
+    assert moved(vm("a")).as_asked
+    assert not moved(vm("a"), source_power_seen="On").as_asked
+    assert not moved(vm("a"), target_power_seen="Off").as_asked
+
+
+def test_one_warm_vm_tells_each_round_and_how_its_downtime_was_spent() -> None:
+    dropped = round_of(2, 60, abandoned="its snapshot was removed by somebody else")
+    doubted = round_of(3, 70, doubts={"mail-01-d0": "the VM's files were moved"})
+    final = round_of(4, 131, 7, final=True)
+    record = replace(succeeded("mail-01"), rounds=(round_of(1, 0), dropped, doubted, final))
+    shown = text(vm_detail(record), 220)
+    assert "No guest ran for 9 min 30 s: bytes moved for 3 s of it, 9 min 27 s were ours" in shown
+    assert "dropped: its snapshot was removed by somebody else" in shown and "compared in full: the VM's files were moved" in shown
+    assert re.search(r"final delta +24 Nov 16:11:00 +7 MiB", shown)
+    assert "Round" not in text(vm_detail(succeeded("web-01")), 220)
