@@ -82,7 +82,11 @@ def succeeded(lab: SimLab, name: str, run: str = "run-1") -> bool:
 
 def assert_equal_bytes(lab: SimLab, name: str, run: str) -> None:
     """As SimLab's, for a VM that several runs know."""
-    record, vm = record_of(lab, name, run), machine(lab, name)
+    assert_bytes_of(lab, record_of(lab, name, run))
+
+
+def assert_bytes_of(lab: SimLab, record: VmRecord) -> None:
+    vm = machine(lab, record.name)
     assert record.frozen is not None
     for disk in record.frozen.disks:
         want = lab.world.bytes_at_power_off(vm, next(d for d in vm.disks if d.uuid == disk.uuid)).read_bytes()
