@@ -17,7 +17,12 @@ from reconciler.core.desired import ShutdownPolicy
 from reconciler.core.model import Milestone, Mode, ObjectRef, Power, Result, VmRef
 from reconciler.core.target import Instance, Placement, TargetVmSpec, VolumeMode
 
-Instant = NewType("Instant", datetime)  # in YAML to the millisecond; every other time is written to the second
+Instant = NewType("Instant", datetime)  # to the millisecond, in YAML too; every other time is written to the second
+
+
+def instant(at: datetime) -> Instant:
+    """Cut as YAML will cut it, so that what is said before a commit is what is read after it."""
+    return Instant(at.replace(microsecond=at.microsecond // 1000 * 1000))
 
 
 class Category(StrEnum):

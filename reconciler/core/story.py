@@ -28,6 +28,7 @@ from reconciler.core.record import (
     StepRecord,
     TaskRecord,
     VmRecord,
+    instant,
 )
 from reconciler.core.view import View
 
@@ -91,7 +92,7 @@ def with_outage(record: VmRecord, view: View) -> VmRecord:
     known, handed_over = record.outage, record.milestone.order >= Milestone.HANDED_OVER.order
     lasts = known is not None and known.back_at is None
     if known is not None and lasts and (_target_on(view) if handed_over else view.source_power is Power.ON):
-        return replace(record, outage=replace(known, back_at=Instant(view.now)))
+        return replace(record, outage=replace(known, back_at=instant(view.now)))
     if not lasts and not handed_over and record.was_on and view.source_power is Power.OFF:
         return replace(record, outage=Outage(_last_on(record, view)))
     return record
@@ -106,7 +107,7 @@ def _last_on(record: VmRecord, view: View) -> Instant:
     """A power-off is declared only of a guest that was seen on in that pass."""
     asked = [i.declared_at for i in record.intents if i.kind is IntentKind.POWER_OFF_SOURCE and not i.void]
     known = [at for at in (view.on_at, *asked[-1:]) if at is not None]
-    return Instant(max(known, default=view.now))
+    return instant(max(known, default=view.now))
 
 
 def end(record: VmRecord, result: Result, now: datetime) -> VmRecord:

@@ -40,6 +40,10 @@ _VM_ROWS = 1000
 _PLAN_ROWS = 1000
 _NAMED = 8
 _NOTE = 160
+_DOWNTIME = (
+    "*Downtime* is the time without a running guest: from the source off to the target running. *Of it ours* is what is left without the "
+    "time in which bytes were moved."
+)
 _NBSP = "\N{NO-BREAK SPACE}"
 _SYMBOL = {
     Standing.FAILED: "❌",
@@ -73,6 +77,7 @@ def render_readme(records: Records, problems: Sequence[Problem] = ()) -> str:
     blocks += _brief_plans(records, brief)
     blocks += _other_plans(records, [p for p in plans if not p.runs])
     blocks += _providers(records)
+    blocks.append(_DOWNTIME if any(vm.outage for vm in records.vms.values()) else "")
     return "\n\n".join(b for b in blocks if b) + "\n"
 
 

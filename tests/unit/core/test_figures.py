@@ -116,6 +116,14 @@ def test_a_source_that_somebody_starts_after_the_cutover_is_down_from_its_second
     assert outage(world).off_at == last_on
 
 
+def test_what_is_said_before_a_commit_is_what_is_read_after_it() -> None:
+    world = land()
+    world.now += timedelta(microseconds=345_678)
+    until(world, PowerSource)
+    world.run()
+    assert {outage(world).off_at.microsecond, (outage(world).back_at or world.now).microsecond} == {345_000}
+
+
 def test_a_void_intent_tells_nothing() -> None:
     """Only an intent that stood can have switched the guest off."""
     world = land()

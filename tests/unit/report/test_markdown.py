@@ -64,6 +64,8 @@ def test_done_vms_tell_downtime_and_a_new_name() -> None:
     cells = row(text, r"Web\_01")
     assert cells[1:3] == ["✅ succeeded", "1"]
     assert cells[4] == f"9{NBSP}min{NBSP}30{NBSP}s"
+    assert text.endswith("*Of it ours* is what is left without the time in which bytes were moved.\n")
+    assert "*Downtime*" not in render_readme(records(vm("a")))
     assert cells[5] == f"8{NBSP}min{NBSP}15{NBSP}s"
     assert cells[7] == "now web-01"
 
