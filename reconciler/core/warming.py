@@ -253,7 +253,7 @@ def expected_downtime_s(record: VmRecord, now: datetime) -> float | None:
     last = next((r for r in reversed(record.rounds) if r.ended is not None and not r.abandoned), None)
     if rate is None or last is None:
         return None
-    return START_S + rate * (now - last.started).total_seconds() / copy_rate(record)
+    return START_S + rate * max(0.0, (now - last.started).total_seconds()) / copy_rate(record)
 
 
 def whole(v: View) -> bool:

@@ -56,8 +56,8 @@ def vm_news(before: VmRecord | None, vm: VmRecord) -> list[News]:
 
 def _still(vm: VmRecord) -> str:
     """Nothing that has a name of its own; the record's message knows more."""
-    said = rounds.message(vm)
-    return f"{doing(vm)}: {said}" if said and said != doing(vm) else doing(vm)
+    said, state = rounds.message(vm), rounds.state(vm).partition(":")[0] or doing(vm)
+    return f"{state}: {said}" if said and said != state else doing(vm)
 
 
 def headline(news: Sequence[News]) -> News:
@@ -184,8 +184,6 @@ def _handed_over(before: VmRecord, vm: VmRecord) -> Iterator[News]:
             stays = vm.frozen is not None and vm.frozen.want_power is Power.OFF
             words = "handed over, target stays off" if stays else "handed over, target starts"
             yield News("handed over to the target, the source stays off (handed over)", Weight.TURN, words, group="handed over")
-        case Milestone.DONE:
-            yield News("target is as wanted (done)")
         case Milestone.NONE:
             yield News("back before cutover", Weight.TURN, "back before cutover", group="back before cutover")
 
@@ -197,6 +195,11 @@ def _guest_runs(before: VmRecord, vm: VmRecord) -> Iterator[News]:
     side = "target" if vm.milestone.order >= Milestone.HANDED_OVER.order else "source"
     words, tail = f"{side} runs, down for {rounds.downtime_words(vm)}", rounds.ours_tail(vm)
     yield News(words + tail, Weight.TURN, words, tail, group="run again")
+
+
+def _done(before: VmRecord, vm: VmRecord) -> Iterator[News]:
+    if vm.milestone is Milestone.DONE and before.milestone is not Milestone.DONE:
+        yield News("target is as wanted (done)")
 
 
 # ---- trouble, and the end -------------------------------------------------------------------------------------------------------------
@@ -245,6 +248,7 @@ _TELLERS: tuple[Teller, ...] = (
     _other_intents,
     _handed_over,
     _guest_runs,
+    _done,
     _attempt,
     _giving_back,
     _held,

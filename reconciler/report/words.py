@@ -203,7 +203,7 @@ def intent_done_words(intent: Intent) -> str:
     return {
         IntentKind.POWER_OFF_SOURCE: "source went off",
         IntentKind.POWER_ON_SOURCE: "source powered on again",
-        IntentKind.START_TARGET: "target started",
+        IntentKind.START_TARGET: "target told to start",
         IntentKind.DELETE_TARGET: "target's disks deleted",
     }.get(intent.kind, f"{intent.kind} done")
 

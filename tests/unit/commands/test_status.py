@@ -19,7 +19,7 @@ from reconciler.manifests import recordpaths
 from reconciler.manifests.record import render_run, render_status, render_vm
 from reconciler.ports import Blob, Checkout, Tree
 
-from ..report.sample import NS, PLAN, RUN, copying, failed, records, succeeded
+from ..report.sample import NS, PLAN, RUN, at, copying, failed, records, round_of, succeeded, warm
 
 BROKEN = b"apiVersion: forklift.konveyor.io/v1beta1\nkind: Plan\nmetadata: {name: broken, namespace: openshift-mtv}\nspec: {wram: true}\n"
 
@@ -50,8 +50,9 @@ class Branches:
 class Watcher:
     """A clock whose n-th sleep does the n-th thing; the last one is Ctrl-C."""
 
-    def __init__(self, *things: object) -> None:
+    def __init__(self, *things: object, at: datetime = datetime(2026, 11, 24, tzinfo=UTC)) -> None:
         self.things = list(things)
+        self.at = at
 
     def sleep(self, seconds: float) -> None:
         if not self.things:
@@ -61,7 +62,7 @@ class Watcher:
         thing()
 
     def now(self) -> datetime:
-        return datetime(2026, 11, 24, tzinfo=UTC)
+        return self.at
 
     def monotonic(self) -> float:
         return 0.0
@@ -108,7 +109,7 @@ def test_an_empty_branch_says_so_and_problems_are_shown_all_the_same() -> None:
         ("Plan/erp-wave-1", ["StorageNotMapped", "no Migration has started this plan yet"]),
         (f"migrations/{NS}/{RUN.name}", ["web-01", "failed"]),
         ("provider/vcenter-b", ["ConnectionTestFailed", "Critical"]),
-        ("vm/db-01", ["openshift-mtv/shop-wave-1", "Hard disk 2", "succeeded", "target started"]),
+        ("vm/db-01", ["openshift-mtv/shop-wave-1", "Hard disk 2", "succeeded", "target told to start"]),
         ("vm/vm-web-01", ["copying 45 %"]),
     ],
 )
@@ -152,6 +153,16 @@ def test_json_of_everything_and_of_one_vm() -> None:
     vm = json.loads(show("vm/mail-01", "json"))
     assert (vm["name"], vm["plan"], vm["milestone"]) == ("mail-01", str(PLAN), "None")
     assert vm["error"]["phase"] == "PowerOffSource"
+
+
+def test_a_warm_vm_tells_what_a_cutover_would_cost_by_the_clock_of_whoever_asks() -> None:
+    rests = warm("mail-01", round_of(1, 0, 40 << 10, seconds=400.0), round_of(2, 60, 360))
+    branches = Branches({}, records(rests))
+    for minutes, cost in ((60.0, 10.0), (182.0, 16.3), (0.0, 10.0)):
+        block = json.loads(show("vm/mail-01", "json", branches, Watcher(at=at(minutes))))["warm"]
+        assert (block["expectedDowntimeSeconds"], block["nextPrecopyAt"]) == (pytest.approx(cost, abs=0.2), "2026-11-24T16:02:00Z")
+        shown = show("plan/shop-wave-1", branches=branches, watcher=Watcher(at=at(minutes)))
+        assert f"about {cost:.0f} s" in shown and "360 MiB in 3 s" in shown and "16:02" in shown
 
 
 def test_watch_prints_again_only_when_a_branch_moved_and_bears_a_remote_away() -> None:

@@ -162,6 +162,14 @@ CHANGES: Sequence[tuple[str, object]] = [
 ]
 
 
+def test_what_has_no_name_of_its_own_is_told_by_the_records_message() -> None:
+    running = warm("mail-01", ONE, round_of(2, 60, ended=False))
+    assert texts(running, replace(running, message="round 2: the snapshot is made")) == ["round 2: the snapshot is made"]
+    assert texts(running, replace(running, message="our snapshot goes")) == ["round 2: our snapshot goes"]
+    rests = warm("mail-01", ONE)
+    assert texts(rests, replace(rests, message="no cutover is set")) == ["waiting for round 2: no cutover is set"]
+
+
 @pytest.mark.parametrize(("name", "value"), CHANGES)
 def test_no_change_of_a_file_goes_without_a_line(name: str, value: object) -> None:
     before = warm("mail-01", ONE)

@@ -60,7 +60,7 @@ def test_one_vm_shows_its_disks_their_paths_and_its_life() -> None:
         "24 Nov 14:02:00  source went off",
         "24 Nov 14:03:00  finishing",
         "24 Nov 14:10:00  declared: start the target",
-        "24 Nov 14:10:30  target started",
+        "24 Nov 14:10:30  target told to start",
         "24 Nov 14:12:00  succeeded",
     ]
 
