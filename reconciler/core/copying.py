@@ -31,6 +31,8 @@ def next_move(v: View) -> Move:
         return source_changed(v)
     if not target_still(v):
         return target_runs(v)
+    if (lost := dying(v)) is not None:
+        return Fail("VolumeLost", f"{lost}; start another Migration")
     jobs = v.jobs
     job = jobs[-1] if jobs else None
     if job is None:
@@ -79,8 +81,6 @@ def _start(v: View, attempt: int) -> Move:
     todo = [(d, x) for d, x in v.volumes if not v.marked(d)]
     if len(v.volumes) != len(f.disks):
         return Fail("VolumeLost", "a target PVC of this VM is gone; start another Migration")
-    if (lost := dying(v)) is not None:
-        return Fail("VolumeLost", f"{lost}; start another Migration")
     job = CopyJob(
         namespace=f.namespace,
         name=names.job_name(v.record.run, v.record.slug, f"r{v.number}", attempt),

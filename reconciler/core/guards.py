@@ -95,8 +95,8 @@ def may_start_target(
             case Absent():
                 return f"the PVC of disk {disk_uuid} is gone"
             case Known(volume):
-                if volume.deleting:
-                    return f"PVC {volume.name} is being deleted"
+                if volume.deleting or volume.phase != "Bound":
+                    return f"PVC {volume.name} is {'being deleted' if volume.deleting else volume.phase}"
                 mark = volume.mark
                 if mark is None or replace(mark, change_id=None, target="") != Mark(
                     disk_uuid, volume.uid, number, epoch, None, MarkState.CLEAN

@@ -153,7 +153,10 @@ def changed_disks(v: View, vm: SourceVm) -> Hold | None:
 
 
 def dying(v: View) -> str | None:
-    """A PVC that somebody deletes in mid-run stays while a pod mounts it, and takes the copied disk with it then."""
+    """A PVC that somebody deletes in mid-run stays while a pod mounts it, and takes the copied disk with it then. One that is Lost (a
+    backup of the cluster brought it back, for example) has taken it already."""
+    if lost := [x.name for _, x in v.volumes if x.phase == "Lost"]:
+        return f"PVC {', '.join(lost)} in {v.frozen.namespace} is Lost: its volume is not there any more"
     gone = [x.name for _, x in v.volumes if x.deleting]
     return f"PVC {', '.join(gone)} in {v.frozen.namespace} is being deleted, not by this run" if gone else None
 

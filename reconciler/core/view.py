@@ -206,11 +206,12 @@ class View:
         return f"{vm.uid}/{vm.generation}" if vm else ""
 
     def _believed(self, volume: Volume) -> Volume:
-        """No proof of a time before the reserved VM was changed: unproven means dirty. Behind hand-over the disks are the target's own."""
-        mark = volume.mark
-        if mark is None or mark.target == self.reserved or self.record.milestone.order >= Milestone.HANDED_OVER.order:
+        """No proof of a time before the reserved VM was changed, nor of bytes that were lost: unproven means dirty. Behind hand-over the
+        disks are the target's own."""
+        if self.record.milestone.order >= Milestone.HANDED_OVER.order:
             return volume
-        return replace(volume, mark=None, watermark=None)
+        fresh = volume.mark is None or volume.mark.target == self.reserved
+        return volume if fresh and volume.phase != "Lost" else replace(volume, mark=None, watermark=None)
 
     @property
     def disbelieved(self) -> tuple[str, ...]:

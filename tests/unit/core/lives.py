@@ -557,7 +557,7 @@ class LiveLand(Toyland):
                     volume = self.volumes.get(disk.pvc)
                     want = self.finals.get((disk.uuid, record.epoch))
                     if volume is not None:  # else TargetLost, or the guard of the start refuses
-                        assert self.content[volume.uid] == want, f"handed over with other bytes in {disk.pvc}"
+                        assert self.content.get(volume.uid) == want, f"handed over with other bytes in {disk.pvc}"
 
     def judge_act(self, action: Action) -> None:
         """Intents are in git before the act; what carries no key of ours is never named by one."""

@@ -320,8 +320,7 @@ def test_retry_keeps_proven_disks_when_the_source_stayed_off() -> None:
         world.tick()
         if only(world).result:
             break
-    if only(world).result is Result.SUCCEEDED:
-        return
+    assert only(world).result is Result.FAILED
     assert world.volumes, "worth keeping"
     second = ObjectRef(NS, "run-2")
     world.desired = replace(world.desired, migrations={**world.desired.migrations, second: MigrationSpec(second, PLACE, PLAN)})
@@ -331,6 +330,27 @@ def test_retry_keeps_proven_disks_when_the_source_stayed_off() -> None:
     vm = next(v for v in world.records.vms.values() if v.run == second)
     assert vm.result is Result.SUCCEEDED, vm.message
     assert len(world.acts(EnsureCopy)) == copies, "no marked disk is copied again"
+
+
+def test_a_marked_disk_whose_volume_is_lost_is_not_handed_over_and_made_anew_by_the_next_run() -> None:
+    """A backup of the cluster may bring a PVC back, mark and all, whose volume is gone."""
+    world = land("web")
+    world.vms["web"] = source_vm("web", power=Power.OFF)
+    reach(world, Milestone.CUTOVER)
+    while not any(v.mark for v in world.volumes.values()):
+        world.tick()
+    (lost,) = world.volumes.values()
+    world.volumes[lost.name] = replace(lost, phase="Lost")
+    world.run()
+    vm = only(world)
+    assert vm.result is Result.FAILED and vm.milestone is Milestone.CUTOVER
+    assert vm.error is not None and vm.error.reason == "VolumeLost" and lost.name in vm.error.message
+    assert not world.volumes, "nothing of it is worth keeping"
+    second = ObjectRef(NS, "run-2")
+    world.desired = replace(world.desired, migrations={**world.desired.migrations, second: MigrationSpec(second, PLACE, PLAN)})
+    for _ in range(40):
+        world.tick()
+    assert next(v for v in world.records.vms.values() if v.run == second).result is Result.SUCCEEDED
 
 
 def test_inflight_limit_counts_disks_per_host_within_one_pass() -> None:

@@ -42,6 +42,7 @@ def test_the_right_world_starts_the_target() -> None:
         {"pvc": Absent()},
         {"pvc": Known(replace(PVC, uid="anew"))},
         {"pvc": Known(replace(PVC, deleting=True))},
+        {"pvc": Known(replace(PVC, phase="Lost"))},
         {"pvc": Known(replace(PVC, mark=None))},
         {"pvc": Known(replace(PVC, mark=replace(MARK, epoch="e0")))},
         {"pvc": Known(replace(PVC, mark=replace(MARK, state=MarkState.CONVERTING)))},
