@@ -21,6 +21,7 @@ from pyVmomi import SoapAdapter
 from reconciler import worker
 from reconciler.drivers.kubevirt.api import Api
 from reconciler.gitrepo.git import Git
+from reconciler.mover import ledger
 from reconciler.mover.local import LocalWriter
 from reconciler.mover.report import Reporter
 
@@ -132,6 +133,13 @@ class Medium:
                 for offset, old in reversed(written):
                     file.seek(offset)
                     file.write(old)
+
+
+def prove_each(patch: pytest.MonkeyPatch, size: int) -> None:
+    """No `size` bytes of a disk are begun before those in front of them are proven, so that a copy of a few MiB has many watermarks."""
+    patch.setattr(worker, "_request_bytes", lambda spec: size)
+    patch.setattr(ledger, "FLUSH_BYTES", size)
+    patch.setattr(ledger, "RUN_AHEAD_BYTES", size)
 
 
 class Voice:

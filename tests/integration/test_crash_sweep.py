@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import worker
 from reconciler.lab.machines import Happening
-from reconciler.mover import ledger
 from tests.integration.simlab import SimLab
-from tests.integration.taps import Wire, tapped
+from tests.integration.taps import Wire, prove_each, tapped
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -80,11 +78,8 @@ def test_the_copy_without_a_death(tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def small_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a copy of a few MiB has several watermarks: no MiB is begun before the one in front of it is proven."""
-    monkeypatch.setattr(worker, "_request_bytes", lambda spec: MIB)
-    monkeypatch.setattr(ledger, "FLUSH_BYTES", MIB)
-    monkeypatch.setattr(ledger, "RUN_AHEAD_BYTES", MIB)
+def many_watermarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    prove_each(monkeypatch, MIB)
 
 
 @pytest.mark.deep

@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
-from reconciler import worker
 from reconciler.lab.machines import Happening, Snapshot, Vm
-from reconciler.mover import ledger
 from tests.integration.loops import machine
 from tests.integration.simlab import SimLab
-from tests.integration.taps import Wire, tapped
+from tests.integration.taps import Wire, prove_each, tapped
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -89,11 +87,8 @@ class Estate:
 
 
 @pytest.fixture(autouse=True)
-def small_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a copy of a few MiB has several watermarks: no MiB is begun before the one in front of it is proven."""
-    monkeypatch.setattr(worker, "_request_bytes", lambda spec: MIB)
-    monkeypatch.setattr(ledger, "FLUSH_BYTES", MIB)
-    monkeypatch.setattr(ledger, "RUN_AHEAD_BYTES", MIB)
+def many_watermarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    prove_each(monkeypatch, MIB)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.model import Milestone, Power, Result
-from reconciler.errors import RetryableError
+from reconciler.drivers.kubevirt import labels
+from reconciler.errors import ReconcilerError, RetryableError, TerminalError
 from reconciler.lab import machines
 from reconciler.lab.machines import Vm
 from reconciler.wire.http import HttpRangeReader
-from tests.integration.loops import condition, go_on, machine, record_of, tale, told
+from tests.integration.loops import assert_equal_bytes, condition, go_on, machine, record_of, tale, told
 from tests.integration.simlab import SimLab
+from tests.integration.taps import prove_each
 
 MIB = 1 << 20
 SIZE = 16
@@ -100,10 +103,16 @@ def test_rounds_keep_the_interval_and_leave_no_snapshot_between(lab: SimLab) -> 
     vm = lab.tracked_vm("web", mib=1)
     begin(lab, "web")
     until_rounds(lab, "web", 1)
-    at = lab.clock.now()
-    go_on(lab, lambda: len(record_rounds(lab)) > 1, 200, seconds=2.0)
+    at, seen = lab.clock.now(), [len(vm.snapshots)]
+
+    def next_round() -> bool:
+        seen.append(len(vm.snapshots))
+        return len(record_rounds(lab)) > 1
+
+    go_on(lab, next_round, 200, seconds=2.0)
     assert 58 <= (lab.clock.now() - at).total_seconds() <= 64
-    assert len(vm.snapshots) <= 1
+    assert len(seen) > 25 and not any(seen), "a snapshot of ours between two rounds"
+    assert [t.operation for t in lab.vcenter.tasks.known.values() if t.state == "running"] == ["VirtualMachine.createSnapshot"]
 
 
 def record_rounds(lab: SimLab) -> tuple[object, ...]:
@@ -295,10 +304,10 @@ def test_a_cutover_waits_while_the_clocks_differ(lab: SimLab, monkeypatch: pytes
 
 
 class Cut:
-    """The copy pod's reader fails for now, once it has read so much."""
+    """The copy pod's reader fails, for now or for good, once it has read so much."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-        self.left, self.read = after, HttpRangeReader.read_into
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int, error: type[ReconcilerError] = RetryableError) -> None:
+        self.left, self.read, self.error = after, HttpRangeReader.read_into, error
         monkeypatch.setattr(HttpRangeReader, "read_into", self._patched())
 
     def _patched(self) -> object:
@@ -306,7 +315,7 @@ class Cut:
 
         def read_into(reader: HttpRangeReader, offset: int, buffer: memoryview) -> None:
             if cut.left <= 0:
-                raise RetryableError("SourceUnreachable", "the cable is out")
+                raise cut.error("SourceUnreachable", "the cable is out")
             cut.left -= len(buffer)
             cut.read(reader, offset, buffer)
 
@@ -391,10 +400,36 @@ def test_a_retry_goes_on_from_the_last_mark(lab: SimLab) -> None:
     go_on(lab, lambda: any(r.ended for v in lab.vms() if v.run.name == "run-2" for r in v.rounds), 300, seconds=2.0)
     second = record_of(lab, "web", "run-2")
     assert 0 < second.rounds[0].read_bytes < SIZE * MIB, "all was copied again"
-    assert second.rounds[0].number > record_of(lab, "web").rounds[-1].number - 1
+    assert second.rounds[0].number == record_of(lab, "web").rounds[-1].number + 1
     cut_over(lab, "run-2")
     until_end(lab, "web", "run-2")
     assert record_of(lab, "web", "run-2").result is Result.SUCCEEDED
+    assert_equal_bytes(lab, "web", "run-2")
+
+
+def test_a_retry_goes_on_from_the_watermark_of_a_first_copy(lab: SimLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed for good in the middle of it; what was proven by then is kept, as of that snapshot."""
+    vm = vm_of(lab)
+    quiet(vm)
+    prove_each(monkeypatch, MIB)
+    cut = Cut(monkeypatch, SIZE // 2 * MIB, TerminalError)
+    begin(lab, "web")
+    until_end(lab, "web")
+    first = record_of(lab, "web")
+    assert first.result is Result.FAILED and first.error is not None and first.error.reason == "SourceUnreachable"
+    assert not vm.snapshots
+    kept = lab.marked()[0]["metadata"]["annotations"][labels.MARK]
+    proven = json.loads(kept)["provenBytes"]
+    assert proven == SIZE // 2 * MIB
+    cut.left = 1 << 40
+    lab.migration("run-2")
+    lab.commit("again")
+    until_rounds(lab, "web", 1)
+    assert record_of(lab, "web", "run-2").rounds[0].read_bytes == SIZE * MIB - proven
+    cut_over(lab, "run-2")
+    until_end(lab, "web", "run-2")
+    assert record_of(lab, "web", "run-2").result is Result.SUCCEEDED
+    assert_equal_bytes(lab, "web", "run-2")
 
 
 def test_a_switched_off_guest_is_moved_all_the_same(lab: SimLab) -> None:
