@@ -125,6 +125,8 @@ def _wish(v: View, disk: FrozenDisk, volume: Volume) -> CopyDiskWish:
     writes less. A stream can be compared with nothing."""
     path = path_of(v, disk)
     known, base = v.watermark(volume), v.base(disk, volume) if path != EXPORT else None
+    if path == EXPORT and known and known.proven_bytes < disk.capacity_bytes:
+        known = None  # a stream begins anew, or is all there
     return CopyDiskWish(
         disk_uuid=disk.uuid,
         label=disk.label,
@@ -193,20 +195,26 @@ def result_of(job: Job | Binder) -> CopyResult | None:
 
 
 def _finished(v: View, job: Job) -> Move:
-    """Marks only from a result that names each disk as done, and only when no pod can write any more."""
+    """The Job's word counts only if it names each disk as done."""
     result = result_of(job)
     if job.exit_code != EXIT_DONE or result is None or not result.done:
         return _failed(v, job)
+    if any(x.mark is not None and x.mark.state is not MarkState.CLEAN for _, x in v.volumes):
+        return Do(_drop(v, job), "a conversion has touched what this Job copied; it is copied anew", attempt=job.attempt + 1)
+    return _mark(v, result) or Do(_drop(v, job), "the Job of an earlier attempt goes")
+
+
+def _mark(v: View, result: CopyResult) -> Move | None:
+    """Marks for the disks that the worker names as done, whatever became of the others; only when no pod can write any more."""
+    done = {d.uuid for d in result.disks if d.done}
+    clean = ((d, x) for d, x in v.volumes if x.mark is None or x.mark.state is MarkState.CLEAN)
+    marks = tuple((x, v.want_mark(d, x)) for d, x in clean if d.uuid in done and not v.marked(d))
+    if not marks:
+        return None
     if v.unfenced:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)}")
     if (not_yet := _snapshot_proof(v)) is not None:
         return not_yet
-    if any(x.mark is not None and x.mark.state is not MarkState.CLEAN for _, x in v.volumes):
-        return Do(_drop(v, job), "a conversion has touched what this Job copied; it is copied anew", attempt=job.attempt + 1)
-    done = {d.uuid for d in result.disks if d.done}
-    marks = tuple((x, v.want_mark(d, x)) for d, x in v.volumes if d.uuid in done and not v.marked(d))
-    if not marks:
-        return Do(_drop(v, job), "the Job of an earlier attempt goes")
     return Do(PutMarks(v.key, v.frozen.destination, marks, v.owner), f"{len(marks)} disk(s) are complete and marked")
 
 
@@ -248,7 +256,8 @@ def _locked_base(v: View, job: Job, result: CopyResult | None, why: str) -> Move
     if not _running_guest(v) or result is None or all(path_of(v, d) != DATASTORE for d in v.frozen.disks):
         return None
     patient = result.reason in _BUSY and v.timers.get(_fails(v), 0.0) < LOCKED_S
-    if patient or result.reason not in _BUSY | _REFUSED or any(v.watermark(x) for _, x in v.volumes):
+    begun = any(v.watermark(x) for d, x in v.volumes if not v.marked(d))
+    if patient or result.reason not in _BUSY | _REFUSED or begun:
         return None
     noted = replace(v.record, base_unreadable=why)
     if all(v.base(d, x) for d, x in v.volumes):
@@ -259,6 +268,8 @@ def _locked_base(v: View, job: Job, result: CopyResult | None, why: str) -> Move
 def _failed(v: View, job: Job) -> Move:
     result = result_of(job)
     why = (result.error if result else "") or job.message or f"exit code {job.exit_code}"
+    if result is not None and (marked := _mark(v, result)) is not None:
+        return marked
     if (locked := _locked_base(v, job, result, why)) is not None:
         return locked
     if _running_guest(v) and v.record.base_unreadable and v.record.attempt > job.attempt:

@@ -139,7 +139,7 @@ def with_disks(record: VmRecord, view: View) -> VmRecord:
                 sha256=done.sha256 or "",
             )
         disks.append(item)
-    return replace(_with_round(record, view, results), disks=tuple(disks), retry=retry.of(view))
+    return replace(_with_round(record, view, results, disks), disks=tuple(disks), retry=retry.of(view))
 
 
 def _complete(view: View, disk: FrozenDisk) -> bool:
@@ -151,12 +151,13 @@ def _complete(view: View, disk: FrozenDisk) -> bool:
     return base is not None and base.rest_from == disk.capacity_bytes
 
 
-def _with_round(record: VmRecord, view: View, results: Mapping[str, DiskResult]) -> VmRecord:
-    """What the round under way came to; a final round ends when all its disks are marked."""
+def _with_round(record: VmRecord, view: View, results: Mapping[str, DiskResult], disks: Iterable[DiskRecord]) -> VmRecord:
+    """What the round under way came to, in one Job or in several; a final round ends when all its disks are marked."""
     r = view.round
     if r is None or not results:
         return record
-    told = [d for d in results.values() if d.done]
+    earlier = [d for d in disks if d.marked and d.uuid not in results]
+    told: list[DiskRecord | DiskResult] = [*earlier, *(d for d in results.values() if d.done)]
     now = replace(
         r,
         read_bytes=sum(d.read_bytes for d in told),

@@ -96,6 +96,11 @@ class DiskCopy:
         whole = (0, self.disk.capacity_bytes) if self.job.verify is Verify.SOURCE else None
         return self.disk.check or whole
 
+    @property
+    def _checked(self) -> bool:
+        stretch = self.to_check
+        return stretch is None or self.verified == stretch[1]
+
     def begin_check(self, stretch: tuple[int, int]) -> SourceCheck:
         """The second read, when all of the first is flushed."""
         job = self.job
@@ -106,7 +111,7 @@ class DiskCopy:
         books, end = self.ledger, self.ended_at or self.job.clock.monotonic()
         return DiskResult(
             uuid=self.disk.uuid,
-            done=books.complete,
+            done=books.complete and self._checked,
             read_bytes=books.read,
             written_bytes=books.written,
             zeroed_bytes=books.zeroed,

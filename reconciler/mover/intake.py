@@ -94,9 +94,13 @@ class StreamIntake:
         self._waiting: dict[int, Parcel | None] = {}  # by offset, until fetched; None: zero
 
     def chunks(self, disk: CopyDisk, request_bytes: int) -> Iterator[Chunk]:
-        if disk.resume_bytes or disk.ranges is not None or disk.check not in (None, (0, disk.capacity_bytes)):
+        if (
+            disk.resume_bytes not in (0, disk.capacity_bytes)
+            or disk.ranges is not None
+            or disk.check not in (None, (0, disk.capacity_bytes))
+        ):
             raise TerminalError("SpecInvalid", f"{disk.label}: {disk.reader.value} is a stream: it is read whole and from the beginning")
-        return self._begin(request_bytes)
+        return iter(()) if disk.resume_bytes else self._begin(request_bytes)
 
     def _begin(self, request_bytes: int) -> Iterator[Chunk]:
         for parcel in self._stream.parcels(request_bytes):

@@ -158,6 +158,16 @@ def test_a_ticket_is_not_shown(streaming: Streaming) -> None:
     assert "52fa" not in str(caught.value) and "disk 1 from 127.0.0.1" in str(caught.value)
 
 
+@pytest.mark.parametrize("verify", [Verify.READBACK, Verify.SOURCE])
+def test_a_stream_that_an_earlier_attempt_proved_whole_is_not_read_again(streaming: Streaming, verify: Verify) -> None:
+    """Of two disks one was through when the pod was killed. `source` wants its second read all the same."""
+    streaming.target.write_bytes(streaming.data)
+    copy = streaming.run(streaming.disk(resume_bytes=SIZE), verify)
+    assert copy.result().done and copy.result().read_bytes == 0
+    assert len(streaming.server.requests) == (verify is Verify.SOURCE)
+    assert copy.result().sha256 == (hashlib.sha256(streaming.data).hexdigest() if verify is Verify.SOURCE else None)
+
+
 @pytest.mark.parametrize("changes", [{"resume_bytes": 512}, {"ranges": ((0, 512),)}, {"check": (512, 512)}])
 def test_what_a_stream_cannot_do_is_said(streaming: Streaming, changes: dict[str, object]) -> None:
     streaming.target.write_bytes(streaming.data)

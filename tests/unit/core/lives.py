@@ -198,7 +198,9 @@ class LiveLand(Toyland):
         self.pods.remove(pod)
         if (job := self.jobs.get(pod.job)) is None:
             return
-        disks = tuple(DiskResult(d.disk_uuid, code == 0, 1, 1, 0, 1, 1.0, "http-range", "ok") for d in pod.action.disks)
+        good = None if code == 0 else 1 if pod.step == 2 and len(pod.action.disks) > 1 else 0  # of several the first one gets through
+        whole = [d.disk_uuid for d in pod.action.disks][:good]
+        disks = tuple(DiskResult(d.disk_uuid, d.disk_uuid in whole, 1, 1, 0, 1, 1.0, "http-range", "ok") for d in pod.action.disks)
         result = CopyResult(disks, None if code == 0 else f"{reason}: it broke", None if code == 0 else reason)
         text = result_line(result) if code in (0, 65, 75) else ""
         phase = JobPhase.SUCCEEDED if code == 0 else JobPhase.FAILED

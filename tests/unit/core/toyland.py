@@ -160,6 +160,7 @@ class Toyland:
     obey_shutdown: bool = True
     job_exit: list[int] = field(default_factory=list)
     trial_exit: list[int] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)  # disks that no copy gets to the end of
     serial: int = 0
 
     def inventory(self) -> Inventory:
@@ -333,8 +334,10 @@ class Toyland:
         self.vms[name] = replace(self.vms[name], power=Power.OFF)
 
     def _copy(self, action: EnsureCopy) -> None:
-        code = self.job_exit.pop(0) if self.job_exit else 0
-        results = tuple(DiskResult(d.disk_uuid, code == 0, 1, 1, 0, 1, 1.0, "http-range", "ok") for d in action.disks)
+        broken = self.broken & {d.disk_uuid for d in action.disks}
+        code = self.job_exit.pop(0) if self.job_exit else 75 if broken else 0
+        whole = {d.disk_uuid for d in action.disks if code == 0 or (broken and d.disk_uuid not in broken)}
+        results = tuple(DiskResult(d.disk_uuid, d.disk_uuid in whole, 1, 1, 0, 1, 1.0, "http-range", "ok") for d in action.disks)
         result = CopyResult(results, None if code == 0 else "ConnectionLost: the source went away", None if code == 0 else "ConnectionLost")
         job = action.job
         self.jobs[job.name] = Job(
