@@ -3,7 +3,8 @@
  * What it is: enough to judge that the plugin is started and asked rightly: who connects, to what, with which snapshot and transport, and
  * which disk is opened. What it is not: VMware's code, or its network protocol.
  * The configuration file that InitEx gets says what must be asked for (server, user, password, thumbprint, vm, snapshot, transports, file),
- * where the bytes are (disk), and what is to go wrong (fail: a text, given where `at` says: connect, open or read).
+ * where the bytes are (disk), and what is to go wrong (fail: a text, given where `at` says: connect, open or read). With `broker`, the path
+ * of a unix socket, all that is asked there instead, disk by disk (tests/contract/vddk_site.py).
  */
 #include <fcntl.h>
 #include <stdarg.h>
@@ -11,7 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define OK 0
@@ -54,6 +57,7 @@ typedef struct {
 typedef struct { uint64_t offset, length; } Block;
 typedef struct { uint32_t count; Block blocks[]; } Blocks;
 typedef struct { int fd; } Handle;
+typedef struct { char question[4096]; } Connection;
 
 static char settings[8192];
 static Log *complain;
@@ -88,6 +92,20 @@ static int fails (const char *at) {
   return now;
 }
 
+/* The broker's answer to one line, without its end. 0: it could not be asked. */
+static int ask (const char *broker, const char *line, char *answer, size_t size) {
+  struct sockaddr_un there = { .sun_family = AF_UNIX };
+  snprintf (there.sun_path, sizeof there.sun_path, "%s", broker);
+  int fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  size_t at = 0;
+  if (fd >= 0 && !connect (fd, (struct sockaddr *) &there, sizeof there) && write (fd, line, strlen (line)) == (ssize_t) strlen (line))
+    for (ssize_t got; at + 1 < size && (got = read (fd, answer + at, size - 1 - at)) > 0;) at += got;
+  if (fd >= 0) close (fd);
+  answer[at] = 0;
+  answer[strcspn (answer, "\n")] = 0;
+  return at > 0;
+}
+
 Error VixDiskLib_InitEx (uint32_t major, uint32_t minor, Log *log, Log *warn, Log *panic, const char *folder, const char *config) {
   (void) major, (void) minor, (void) log, (void) panic, (void) folder;
   complain = warn;
@@ -118,22 +136,40 @@ void VixDiskLib_FreeConnectParams (Params *params) { free (params); }
 
 Error VixDiskLib_ConnectEx (const Params *p, char read_only, const char *snapshot, const char *transports, void **connection) {
   if (fails ("connect")) return FAIL;
+  char *broker = setting ("broker");
+  Connection *made = calloc (1, sizeof *made);
+  *connection = made;
+  snprintf (made->question, sizeof made->question, "%s\t%s\t%s\t%s\t%s", p->who.uid.user, p->who.uid.password, p->thumbprint, p->vm,
+            snapshot ? snapshot : "");
+  if (broker) {
+    free (broker);
+    return p->kind == 1 && read_only ? OK : WRONG;
+  }
   if (!is ("server", p->server) || !is ("vm", p->vm) || !is ("snapshot", snapshot) || !is ("transports", transports)) return WRONG;
   if (!is ("thumbprint", p->thumbprint)) return PIN;
   if (p->kind != 1 || !is ("user", p->who.uid.user) || !is ("password", p->who.uid.password)) return LOGIN;
   if (!read_only) return WRONG;
-  *connection = settings;
   return OK;
 }
 
-Error VixDiskLib_Disconnect (void *connection) { (void) connection; return OK; }
+Error VixDiskLib_Disconnect (void *connection) { free (connection); return OK; }
+
+/* What the broker names, or NULL after it was said why not. */
+static char *brokered (const char *broker, const Connection *connection, const char *path) {
+  char line[8192], answer[8192];
+  snprintf (line, sizeof line, "%s\t%s\n", connection->question, path);
+  if (!ask (broker, line, answer, sizeof answer)) strcpy (answer, "ERR the broker is not there");
+  if (!strncmp (answer, "OK ", 3)) return strdup (answer + 3);
+  say (complain, "%s", answer + 4);
+  return NULL;
+}
 
 Error VixDiskLib_Open (void *connection, const char *path, uint32_t flags, Handle **handle) {
-  (void) connection;
   if (fails ("open")) return FAIL;
-  if (!is ("file", path)) return GONE;
   if (!(flags & 4)) return WRONG; /* not read-only */
-  char *disk = setting ("disk");
+  char *broker = setting ("broker"), *disk = broker ? brokered (broker, connection, path) : setting ("disk");
+  if (broker ? !disk : !is ("file", path)) return broker ? FAIL : GONE;
+  free (broker);
   Handle *made = malloc (sizeof *made);
   made->fd = disk ? open (disk, O_RDONLY | O_CLOEXEC) : -1;
   free (disk);
