@@ -89,6 +89,10 @@ def _dispatch(args: argparse.Namespace) -> int:
 
             everywhere, delete, format_ = args.all_namespaces, args.delete, args.format
             return sweep.run(_settings(args), everywhere=everywhere, delete=delete, format=format_, clock=SystemClock(), out=sys.stdout)
+        case "vddk-image":
+            from reconciler.commands import vddkimage
+
+            return vddkimage.run(vddkimage.Wishes(args.tarball, args.image, args.base, args.tool))
         case "install":
             from reconciler.commands import install
 
@@ -157,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     _status(commands.add_parser("status", help="plans and VMs, read from the status branch"))
     _sweep(commands.add_parser("sweep", help="what is left of ours on the targets, explained by no run"))
     _install(commands.add_parser("install", help="print the manifests that put the reconciler into a cluster"))
+    _vddk_image(commands.add_parser("vddk-image", help="print a script that makes an image with VMware's VDDK of your own tarball"))
     worker = commands.add_parser("worker", help="the copy pod's program; started by the importer Job")
     what = worker.add_mutually_exclusive_group(required=True)
     what.add_argument("spec", type=Path, nargs="?", help="spec.json, mounted from the Job's Secret")
@@ -258,6 +263,13 @@ def _install(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider-secret", action="append", default=[], metavar="NAME", help="mount this Secret instead of reading it by API; repeat it"
     )
+
+
+def _vddk_image(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tarball", required=True, help="VMware's, for example VMware-vix-disklib-8.0.3-23950268.x86_64.tar.gz")
+    parser.add_argument("--image", required=True, help="its name in a registry of yours: registry.example.com/infra/vddk:8.0.3")
+    parser.add_argument("--base", default="docker.io/library/busybox:stable", help="image that it stands on; it needs cp")
+    parser.add_argument("--tool", default="podman", choices=["podman", "docker"])
 
 
 def _status(parser: argparse.ArgumentParser) -> None:

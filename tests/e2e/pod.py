@@ -49,17 +49,21 @@ def inspect() -> Json:
 
 @dataclass(frozen=True)
 class Pod:
-    """`spec`: of the template. `contents`: the files of each Secret and ConfigMap, by volume. `claims`: a folder for each claim."""
+    """`spec`: of the template. `contents`: the files of each Secret and ConfigMap, by volume. `claims`: a folder for each claim.
+
+    `init`: its init container, which a kubelet runs first, on the same volumes.
+    """
 
     spec: Json
     root: Path
     contents: Mapping[str, Mapping[str, str]]
     claims: Mapping[str, Path] = field(default_factory=dict)
+    init: bool = False
     more: tuple[str, ...] = ()  # podman's options, for what the template leaves to the site
 
     @property
     def container(self) -> Json:
-        (only,) = self.spec["containers"]
+        (only,) = self.spec["initContainers" if self.init else "containers"]
         return dict(only)
 
     def arguments(self, name: str) -> list[str]:
@@ -82,8 +86,8 @@ class Pod:
 
     def _mounts(self) -> Iterator[str]:
         volumes = {volume["name"]: volume for volume in self.spec["volumes"]}
-        for at, mount in enumerate(self.container["volumeMounts"]):
-            folder = self._folder(volumes[mount["name"]], self.root / f"mount-{at}")
+        for mount in self.container["volumeMounts"]:
+            folder = self._folder(volumes[mount["name"]], self.root / f"volume-{mount['name']}")
             yield f"--volume={folder}:{mount['mountPath']}:{'ro' if mount.get('readOnly') else 'rw'}"
         if "terminationMessagePath" in self.container:
             self.termination.touch()

@@ -254,13 +254,16 @@ def test_row_12_other_disks_hold_the_vm_with_the_guest_up_and_no_snapshot(change
 # ---- row 14 -----------------------------------------------------------------------------------------------------------------------------
 
 
-def test_row_14_a_cutover_in_the_first_copy_keeps_what_was_proven() -> None:
+@pytest.mark.parametrize("vddk", ["", "registry.example.com/vddk:8"])
+def test_row_14_a_cutover_in_the_first_copy_keeps_what_was_proven(vddk: str) -> None:
     world = land(slow=4)
+    world.desired = replace(world.desired, limits=replace(world.desired.limits, vddk_image=vddk))
     live(world, copying(1))
     cut_over(world)
     succeed(world)
     final = copies(world)[-1]
     assert final.at is None
+    assert {d.path for d in final.disks} == {"vddk" if vddk else "datastore"}
     assert [(d.since is not None, d.rest_from) for d in final.disks] == [(True, GIB // 2)], "rest beyond the watermark, and changes"
 
 
