@@ -7,13 +7,15 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from reconciler.core import figures
+from reconciler.core import figures, warming
 from reconciler.core.actions import ActError, EnsureCopy, PowerSource, StartTarget
 from reconciler.core.figures import Downtime
-from reconciler.core.model import Milestone, ObjectRef, Power, Result
+from reconciler.core.model import Milestone, Mode, ObjectRef, Power, Result
 from reconciler.core.record import Instant, Intent, IntentKind, Outage, RoundRecord, VmRecord
 from reconciler.core.warming import KEPT_ROUNDS
+from tests.unit.core.lives import Fate
 from tests.unit.core.toyland import NS, Toyland, desired_for, source_vm
+from tests.unit.core.warmland import WarmLand, warm_vm
 
 START = datetime.fromisoformat("2026-11-24T14:00:00+00:00")
 MIB = 1 << 20
@@ -200,8 +202,15 @@ def test_a_base_that_cannot_be_read_has_one_round_and_then_only_the_cutover() ->
 
 
 def test_rounds_that_the_record_has_forgotten_still_count() -> None:
-    many = tuple(done(n, n, 5) for n in range(KEPT_ROUNDS))
-    assert rounds(warm(*many, rounds_forgotten=7)).whole == KEPT_ROUNDS + 7
+    world = WarmLand({"web": warm_vm("web")}, desired_for(["web"], mode=Mode.WARM, type="warm", precopy_interval_s=1.0))
+    for _ in range(600):
+        world.one_pass(world.lease, Fate(eager=True))
+        world.go_on(1.0)
+        record = next(iter(world.records.vms.values()), None)
+        if record is not None and record.rounds and record.rounds[-1].number > KEPT_ROUNDS + 5 and warming.rests(record):
+            break
+    assert record is not None and len(record.rounds) == KEPT_ROUNDS and not any(r.abandoned for r in record.rounds)
+    assert rounds(record).whole == record.rounds[-1].number > KEPT_ROUNDS + 5
 
 
 def test_the_final_round_is_the_copy_of_a_warm_downtime() -> None:
