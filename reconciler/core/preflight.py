@@ -77,7 +77,7 @@ def _failed(v: View, binder: Binder) -> Move:
     result = result_of(binder)
     why = (result.error if result else "") or binder.message or binder.termination_message or f"exit code {binder.exit_code}"
     if result is not None and result.reason == VDDK_INVALID:
-        again = f"Correct vddkInitImage and it is tried at once (or delete pod {binder.name}, to try the same again), or cancel this VM"
+        again = f"Name another image and it is tried at once (or delete pod {binder.name}, to try the same again), or cancel this VM"
         text = f"VDDK cannot be used: {why}. {again}. The source was not touched"
         return Hold(VDDK_INVALID, "NotValid", text)
     classes = ", ".join(dict.fromkeys(f"{d.storage_class} ({d.volume_mode.value}, {d.access_mode})" for d in v.frozen.disks))

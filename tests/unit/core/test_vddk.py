@@ -130,6 +130,19 @@ def test_a_library_that_does_not_load_holds_the_vm_with_its_guest_on_until_the_i
     assert copies(world) == [(OTHER, {"vddk"})]
 
 
+def test_the_same_image_is_tried_again_when_a_person_deletes_the_pod() -> None:
+    world = land()
+    until(world, EnsureBinder)
+    refuse(world)
+    world.tick()
+    (name,) = world.binders
+    assert f"delete pod {name}" in only(world).message
+    world.binders = {}
+    world.run()
+    assert only(world).result is Result.SUCCEEDED
+    assert binders(world) == [IMAGE, IMAGE]
+
+
 def test_a_pod_that_waits_for_an_image_is_replaced_when_the_name_is_corrected() -> None:
     world = land()
     until(world, EnsureBinder)
