@@ -268,7 +268,7 @@ def _install(parser: argparse.ArgumentParser) -> None:
 def _vddk_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tarball", required=True, help="VMware's, for example VMware-vix-disklib-8.0.3-23950268.x86_64.tar.gz")
     parser.add_argument("--image", required=True, help="its name in a registry of yours: registry.example.com/infra/vddk:8.0.3")
-    parser.add_argument("--base", default="docker.io/library/busybox:stable", help="image that it stands on; it needs cp")
+    parser.add_argument("--base", default="docker.io/library/busybox:stable", help="image that it stands on; it needs a shell and cp")
     parser.add_argument("--tool", default="podman", choices=["podman", "docker"])
 
 

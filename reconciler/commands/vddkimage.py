@@ -35,10 +35,12 @@ for library in "$folder"/{distrib}/lib64/libvixDiskLib.so.[678]; do
 done
 chmod -R a+rX "$folder"
 
-# 2. An image that holds it, and copies it into the volume that a copy pod mounts at /opt.
+# 2. An image that holds it, and copies it into the volume that a copy pod mounts at /opt (whose mode here is for step 3).
 cat >"$folder/Dockerfile" <<'END'
 FROM {base}
+USER 0
 COPY {distrib} /{distrib}
+RUN mkdir -p /opt && chmod 1777 /opt
 USER 107:107
 ENTRYPOINT ["cp", "-r", "/{distrib}", "/opt"]
 END
@@ -65,7 +67,7 @@ END
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """`base`: what the image stands on; it needs `cp`. `tool`: podman, or what takes the same arguments."""
+    """`base`: what the image stands on; it needs a shell and `cp`. `tool`: podman, or what takes the same arguments."""
 
     tarball: str
     image: str

@@ -28,8 +28,9 @@ IMAGE = "localhost/reconciler-e2e-vddk:8.0.3"
 OWNER = Owner("ns/wave", "ns/run", "web-01", "site/vm", "None", "c0ffee")
 FILE = "[ds 1] web 01/web 01.vmdk"
 CLAIM = "web-01-disk"
-# podman as this tier has it. There is no registry to push to.
+# podman as this tier has it, which looks for podman in PATH itself. There is no registry to push to.
 WRAPPER = """#!/bin/sh
+PATH=${{PATH#*:}}
 case "$1" in
 push) exit 0 ;;
 build|run) sub=$1; shift; exec {podman} "$sub" --network=host {limits} "$@" ;;

@@ -61,7 +61,9 @@ def test_it_builds_tries_and_pushes_an_image_of_forklifts_layout(tmp_path: Path,
     assert all(IMAGE in line for line in asked)
     assert (tmp_path / "log.dockerfile").read_text().splitlines() == [
         "FROM registry.example.com/ubi9:1",
+        "USER 0",
         f"COPY {DISTRIB} /{DISTRIB}",
+        "RUN mkdir -p /opt && chmod 1777 /opt",
         "USER 107:107",
         f'ENTRYPOINT ["cp", "-r", "/{DISTRIB}", "/opt"]',
     ]
