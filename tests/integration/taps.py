@@ -51,15 +51,18 @@ class Wire:
                 self.labels.append(label)
             now = counted and number == self.die_at
             if now and self.when == "before":
-                self.dead = True
-                raise Crash(label)
+                self.die(label)
         answer = work()
         with self.lock:
             if now:
-                self.dead = True
+                self.die(label)
             if self.dead:
                 raise Crash(label)
         return answer
+
+    def die(self, label: str) -> None:
+        self.dead = True
+        raise Crash(label)
 
 
 SOAP_LOOKS = (

@@ -30,6 +30,7 @@ from tests.integration.simlab import MANIFESTS, MIGRATION, PLAN
 
 USER, PASSWORD = "svc@vsphere.local", "s3cret-of-the-vcenter"
 NAMES = ("web", "db", "batch", "Old App")
+EFFECTS = 84  # more than a run of the four has
 
 
 class Field:
@@ -81,8 +82,8 @@ class Field:
         self.vcenter.stop()
         self.world.stop()
 
-    def start(self, number: int = 1, *more: str) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "reconciler", "run", "--repo", str(self.repo), "--once", "--max-wait", "20", "--lease-ttl", "3"]
+    def start(self, number: int = 1, *more: str, program: tuple[str, ...] = ("reconciler",)) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", *program, "run", "--repo", str(self.repo), "--once", "--max-wait", "20", "--lease-ttl", "3"]
         argv += [
             "--cache-dir",
             str(self.root / f"cache-{number}"),
@@ -185,6 +186,21 @@ def test_killed_at_sampled_moments_it_goes_on(field: Field) -> None:
     process = field.start()
     assert process.wait(timeout=max(30.0, deadline - time.monotonic())) == 0, field.log()[-4000:]
     field.assert_moved()
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("at", range(EFFECTS))
+def test_killed_at_every_effect_it_goes_on(field: Field, at: int, when: str) -> None:
+    """kill -9 before and after the n-th push to git, write to the cluster or act on the vCenter; the next process ends the same."""
+    process = field.start(program=("tests.integration.dying", str(at), when))
+    died = process.wait(timeout=240) == -signal.SIGKILL
+    if died:
+        process = field.start()
+        assert process.wait(timeout=240) == 0, field.log()[-4000:]
+    field.assert_moved()
+    if not died:
+        pytest.skip("the run has fewer effects")
 
 
 def test_two_reconcilers_on_one_repo(field: Field) -> None:
