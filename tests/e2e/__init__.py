@@ -13,6 +13,7 @@ of the image on 8080), and is stopped at the end of the session, after failures 
     control_plane.py  etcd, kube-apiserver, kube-controller-manager      proxy.py  faults at the wire, in front of any of the servers
     node.py, volumes.py, virt.py  what a cluster has besides: kubelet and scheduler, provisioner, KubeVirt's controllers
     vcsim/  govmomi's vCenter simulator with our main                    parts.py  building and missing things
-    vddk/  a stand-in for VMware's library, for nbdkit's plugin. Needs nbdkit, qemu-utils, gcc, and Debian 13's nbdkit-plugin-vddk (by apt)
+    vddk/  a stand-in for VMware's library, for nbdkit's plugin; for whole runs it asks the lab (tests/contract/vddk_site.py)
+           Needs nbdkit, qemu-utils, gcc, and Debian 13's nbdkit-plugin-vddk (by apt)
     image/build  the image, on a base of debootstrap's                   pod.py  a pod template, run from the image by podman
 """
