@@ -16,6 +16,7 @@ from reconciler.core import archive, conditions
 from reconciler.core.actions import Decision, Outcome, VmKey
 from reconciler.core.decide import decide
 from reconciler.core.desired import Desired
+from reconciler.core.itinerary import Phase
 from reconciler.core.model import ObjectRef, Result
 from reconciler.core.record import Category, Records
 from reconciler.core.target import Instance
@@ -35,6 +36,7 @@ from reconciler.ports import Checkout, Clock, StatusRepo
 log = logging.getLogger(__name__)
 
 QUICKEST_S, SLOWEST_S = 0.2, 3.0
+IN_SHUTDOWN_S = 1.0  # a guest that shuts down wakes nobody, and from its power-off on our pause is its downtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,7 @@ class Engine:
 
     def _pause(self, report: PassReport, quiet: int) -> float:
         if _may_move(report) or self._draft is not None:
-            return float(min(SLOWEST_S, QUICKEST_S * 1.4**quiet))
+            return float(min(IN_SHUTDOWN_S if _shutting_down(report) else SLOWEST_S, QUICKEST_S * 1.4**quiet))
         wake = report.decision.wake_at
         until = (wake - self._clock.now()).total_seconds() if wake else self._rules.poll_s
         return max(QUICKEST_S, min(self._rules.poll_s, until))
@@ -264,6 +266,10 @@ def _may_move(report: PassReport) -> bool:
         if record.result is None and not any(c.category is Category.CRITICAL for c in record.conditions):
             return True
     return archive.may_move(report.desired, report.records)
+
+
+def _shutting_down(report: PassReport) -> bool:
+    return any(v.result is None and v.phase == Phase.POWER_OFF for v in report.records.vms.values())
 
 
 def failures(records: Records) -> frozenset[VmKey]:

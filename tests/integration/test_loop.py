@@ -41,6 +41,29 @@ def test_once_ends_by_itself_with_everything_published(tmp_path: Path) -> None:
         assert len(lab.reports) - before <= 2, "there is nothing left to do"
 
 
+def test_a_guest_that_takes_its_time_to_shut_down_is_not_kept_waiting_when_it_is_off(tmp_path: Path) -> None:
+    """Nothing wakes us when it goes off, and each second until we look is downtime: there pauses stay short, elsewhere they grow."""
+    waits: list[tuple[str, float]] = []
+    with SimLab(tmp_path) as lab:
+        lab.vm("web").shutdown_s = 40.0
+        lab.plan("web")
+        lab.migration()
+        lab.commit()
+
+        def wait(seconds: float) -> None:
+            waits.append((next((v.phase for v in lab.reports[-1].records.vms.values()), ""), seconds))
+            lab.clock.sleep(seconds)
+
+        def on_pass(report: PassReport) -> bool:
+            lab.reports.append(report)
+            return True
+
+        lab.start(waiter=wait).run(once=True, max_wait_s=60.0, on_pass=on_pass)
+        lab.assert_moved("web")
+    shutting = [seconds for phase, seconds in waits if phase == "PowerOffSource"]
+    assert sum(shutting) > 30.0 and max(shutting) == 1.0
+
+
 @pytest.mark.parametrize("error", [Superseded("Superseded", "runs/ moved"), RetryableError("GitUnavailable", "the remote hung up")])
 def test_a_pass_that_lost_its_race_or_its_remote_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
