@@ -314,11 +314,8 @@ class Lives(RuleBasedStateMachine):
                 held_by_power = any(c.type == "SourceChanged" and c.reason == "PoweredOn" for c in record.conditions)
                 if record.source and record.result is None and held_by_power:
                     land.power_off(record.source.name)
-            if (
-                land.records.runs
-                and all(r.result for r in land.records.runs.values())
-                and len(land.records.runs) == len(land.desired.migrations)
-            ):
+            begun = set(land.desired.migrations) <= set(land.records.runs)
+            if land.records.runs and begun and all(r.result for r in land.records.runs.values()):
                 break
         stuck = [v for v in land.records.vms.values() if v.result is None and not _says_why(v)]
         assert not stuck, f"neither ended nor held: {[(str(v.run), v.slug, v.milestone, v.phase, v.message, v.unwinding) for v in stuck]}"
