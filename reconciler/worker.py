@@ -126,7 +126,7 @@ def _copy_pool(copies: Sequence[DiskCopy], job: Job, bells: Sequence[threading.E
 
 
 def _check_source(copies: Sequence[DiskCopy], job: Job, connections: int, reporter: Reporter) -> None:
-    checks = [copy.begin_check(stretch) for copy in copies if (stretch := copy.to_check) is not None]
+    checks = [copy.begin_check(stretches) for copy in copies if (stretches := copy.to_check)]
     if checks:
         _run_phase(Pool(checks, _lanes(connections), job.stop), copies, job.stop, reporter)
 

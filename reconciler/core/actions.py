@@ -13,6 +13,7 @@ from datetime import datetime
 from reconciler.core.copyspec import Verify
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Absent, Known, Mark, ObjectRef, PowerRequest, VmRef, Watermark
+from reconciler.core.ranges import Range
 from reconciler.core.record import IntentKind
 from reconciler.core.target import BinderSpec, CopyJob, Owner, TargetVm, TargetVmSpec, Volume, VolumeSpec
 
@@ -107,6 +108,7 @@ class CopyDiskWish:
     """One disk for EnsureCopy. `resume_bytes` and `compare` as in copyspec.CopyDisk.
 
     since: a change id: [0, rest_from) of the target is as of then, so that only what was written since is copied, and all from `rest_from`.
+    check, check_copied: as in copyspec.CopyDisk.
     """
 
     disk_uuid: str
@@ -118,6 +120,8 @@ class CopyDiskWish:
     compare: bool
     since: str | None = None
     rest_from: int = 0
+    check: tuple[Range, ...] | None = None
+    check_copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,17 @@ a watermark counts only with its round key (safety 14).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from reconciler.core import names, retry, vddk
+from reconciler.core import names, retry, secondread, vddk
 from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, ProveOff, PutMarks, PutWatermarks
 from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
 from reconciler.core.datapath import DATASTORE, EXPORT
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import MarkState, Power, Watermark
 from reconciler.core.moves import Do, Fail, Move, Note, Refresh, Wait, dying, out_of_sight, ref, source_changed, target_runs, target_still
-from reconciler.core.record import FrozenDisk, VmRecord
+from reconciler.core.record import FrozenDisk, RoundRecord, VmRecord
 from reconciler.core.target import Binder, CopyJob, Job, JobPhase, Volume, VolumeMode
 from reconciler.core.view import View
 
@@ -111,7 +112,11 @@ def _doubted(v: View) -> Note | None:
     fresh = {uuid: why for uuid, why in seen.doubted if uuid not in r.doubts}
     if not fresh:
         return None
-    return Note(replace(v.record, rounds=(*v.record.rounds[:-1], replace(r, doubts={**r.doubts, **fresh}))))
+    return _doubt(v, r, fresh)
+
+
+def _doubt(v: View, r: RoundRecord, why: Mapping[str, str]) -> Note:
+    return Note(replace(v.record, rounds=(*v.record.rounds[:-1], replace(r, doubts={**r.doubts, **why}))))
 
 
 def _source_moved_on(v: View) -> bool:
@@ -127,6 +132,7 @@ def _wish(v: View, disk: FrozenDisk, volume: Volume) -> CopyDiskWish:
     known, base = v.watermark(volume), v.base(disk, volume) if path != EXPORT else None
     if path == EXPORT and known and known.proven_bytes < disk.capacity_bytes:
         known = None  # a stream begins anew, or is all there
+    check, check_copied = secondread.wanted(v, disk, path)
     return CopyDiskWish(
         disk_uuid=disk.uuid,
         label=disk.label,
@@ -137,6 +143,8 @@ def _wish(v: View, disk: FrozenDisk, volume: Volume) -> CopyDiskWish:
         compare=volume.mark is not None and known is None and base is None and path != EXPORT,
         since=base.since if base else None,
         rest_from=base.rest_from if base else 0,
+        check=check,
+        check_copied=check_copied,
     )
 
 
@@ -148,8 +156,8 @@ def path_of(v: View, disk: FrozenDisk) -> str:
 def _running(v: View, job: Job) -> Move:
     """Patch watermarks that grew; count observed seconds without progress towards the deadline."""
     f = v.frozen
-    done = sum(p.done_bytes for p in v.progress)
-    stall = f"copy-stall:{job.name}:{done}"
+    done, compared = sum(p.done_bytes for p in v.progress), sum(p.verified_bytes for p in v.progress)
+    stall = f"copy-stall:{job.name}:{done + compared}"
     timers = (stall, _fails(v))
     if v.timers.get(stall, 0.0) >= f.copy_stall_s:
         why = f"made no progress for {f.copy_stall_s:.0f} s: {job.message or 'its log shows no new bytes'}"
@@ -161,11 +169,14 @@ def _running(v: View, job: Job) -> Move:
     if job.phase is JobPhase.PENDING:
         return Wait(f"Job {job.name} is pending {job.message}".rstrip(), timers)
     total = sum(p.total_bytes for p in v.progress)  # of a delta, what changed
-    return Wait(f"{done >> 20} of {total >> 20} MiB" if total else f"Job {job.name} begins", timers)
+    again = f"; {compared >> 20} MiB compared with the source" if compared else ""
+    return Wait(f"{done >> 20} of {total >> 20} MiB{again}" if total else f"Job {job.name} begins", timers)
 
 
 def _grown(v: View, at_least: int) -> tuple[tuple[Volume, Watermark], ...]:
-    progress = {p.uuid: p for p in v.progress}
+    result = result_of(v.jobs[-1]) if v.jobs else None
+    untrue = {d.uuid for d in result.disks if d.mismatch} if result else ()
+    progress = {p.uuid: p for p in v.progress if p.uuid not in untrue}
     found = []
     for disk, volume in v.volumes:
         seen, known = progress.get(disk.uuid), v.watermark(volume)
@@ -265,6 +276,16 @@ def _locked_base(v: View, job: Job, result: CopyResult | None, why: str) -> Move
     return Note(replace(noted, attempt=job.attempt + 1))
 
 
+def _mismatch(v: View, result: CopyResult) -> Move | None:
+    """The second read found a disk to differ from its source. In a warm run that is a doubt, so all of it is compared, once; what was
+    proven of it counts no more in any case."""
+    wrong, r = {d.uuid for d in result.disks if d.mismatch}, v.round
+    if r is not None and (fresh := wrong - r.doubts.keys()):
+        return _doubt(v, r, dict.fromkeys(fresh, result.error or "source and target differ"))
+    untrue = tuple((x, None) for d, x in v.volumes if d.uuid in wrong and (x.mark is not None or x.watermark is not None))
+    return Do(PutMarks(v.key, v.frozen.destination, untrue, v.owner), "what differs from the source counts no more") if untrue else None
+
+
 def _failed(v: View, job: Job) -> Move:
     result = result_of(job)
     why = (result.error if result else "") or job.message or f"exit code {job.exit_code}"
@@ -274,6 +295,8 @@ def _failed(v: View, job: Job) -> Move:
         return locked
     if _running_guest(v) and v.record.base_unreadable and v.record.attempt > job.attempt:
         return Do(_drop(v, job), f"the frozen base cannot be read while the guest runs ({why}); the snapshot is exported instead")
+    if result is not None and (differs := _mismatch(v, result)) is not None:
+        return differs
     if job.exit_code == EXIT_WRONG:
         return Fail(result.reason if result and result.reason else "CopyFailed", f"the copy cannot succeed: {why}")
     timers = (_fails(v),)

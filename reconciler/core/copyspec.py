@@ -56,8 +56,9 @@ class CopyDisk:
     ranges:       a delta round: only these (offset, length) are read and written, all else of the target is kept. Normal form of
                   core/ranges. None = the whole disk; () = nothing to do. What is zero in them is made zero.
     trial:        below a running guest, where it is not known whether the file can be opened: a refusal is told at once.
-    check:        one stretch (offset, length) that is compared with the source after the copy, and not the whole disk,
-                  whatever `verify` says.
+    check:        the stretches (offset, length) that are compared with the source after the copy, in normal form, whatever `verify`
+                  says. None = what `verify` says: with `source` the whole disk.
+    check_copied: so is all that this round copies.
     """
 
     uuid: str
@@ -70,7 +71,8 @@ class CopyDisk:
     resume_bytes: int = 0
     compare: bool = False
     ranges: tuple[Range, ...] | None = None
-    check: Range | None = None
+    check: tuple[Range, ...] | None = None
+    check_copied: bool = False
     trial: bool = False
 
     @property
@@ -165,7 +167,7 @@ def _disk(raw: dict[str, Any]) -> CopyDisk:
             **raw,
             "reader": Reader(raw["reader"]),
             "ranges": None if ranges is None else unpack(ranges),
-            "check": None if check is None else (int(check[0]), int(check[1])),
+            "check": None if check is None else tuple((int(offset), int(length)) for offset, length in check),
         }
     )
 
@@ -201,6 +203,7 @@ class DiskResult:
     """What one disk came to. `readback` is "ok", "no-direct-io: …" (cache could not be passed) or "off".
 
     `verified_bytes`: how much a second read of the source compared with the target; `sha256` is there when that was the whole disk.
+    `mismatch`: it found them to differ. `done` says that all that was asked for is copied, flushed and proven.
     """
 
     uuid: str
@@ -215,6 +218,7 @@ class DiskResult:
     crc32c: str | None = None
     sha256: str | None = None
     verified_bytes: int = 0
+    mismatch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,7 @@ class DiskRecord:
     readback: str = ""
     crc32c: str = ""
     sha256: str = ""
+    eighths: tuple[int, ...] = ()  # warm, verify: source: which of 0 to 7 a second read has found equal, as of some round
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class RoundRecord:
     """One pre-copy round of a warm run, or its final copy. `snapshot`: the platform's id, once ours was seen with its change ids.
 
     change_ids: disk uuid -> change id of that snapshot. doubts: disk uuid -> why it is compared in full. `abandoned`: why nothing of it
-    counts. Units: bytes, seconds of the copy itself.
+    counts. eighth: the part of each disk that it also compares with the source. Units: bytes, seconds of the copy itself.
     """
 
     number: int
@@ -195,6 +196,7 @@ class RoundRecord:
     doubts: Mapping[str, str] = field(default_factory=dict)
     ended: datetime | None = None
     abandoned: str = ""
+    eighth: int | None = None
     read_bytes: int = 0
     written_bytes: int = 0
     seconds: float = 0.0

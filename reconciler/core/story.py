@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from reconciler.core import retry
+from reconciler.core import retry, secondread
 from reconciler.core.copying import result_of
 from reconciler.core.copyspec import DiskResult
 from reconciler.core.itinerary import Phase, Stage
@@ -138,6 +138,7 @@ def with_disks(record: VmRecord, view: View) -> VmRecord:
                 crc32c=done.crc32c or "",
                 sha256=done.sha256 or "",
             )
+        item = replace(item, eighths=secondread.proven(view, disk, item, done, marked=item.marked))
         disks.append(item)
     return replace(_with_round(record, view, results, disks), disks=tuple(disks), retry=retry.of(view))
 

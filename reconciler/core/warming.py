@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from reconciler.core import secondread
 from reconciler.core.actions import DropCopy, DropSnapshot, EnableTracking, EnsureSnapshot, ProveOff, PutMarks
 from reconciler.core.copying import abandon, broken_snapshot, grown_watermarks, next_move, path_of
 from reconciler.core.datapath import DATASTORE, EXPORT
@@ -167,7 +168,8 @@ def begin_round(v: View, *, final: bool) -> Note:
     seen = (v.volume(d) for d in v.frozen.disks)
     marks = [x.mark.round for x in seen if x is not None and x.mark is not None]
     number = max([r.number for r in v.record.rounds] + marks, default=0) + 1
-    rounds = (*v.record.rounds, RoundRecord(number, v.now, final=final))
+    eighth = None if final else secondread.next_eighth(v.record)
+    rounds = (*v.record.rounds, RoundRecord(number, v.now, final=final, eighth=eighth))
     forgotten = v.record.rounds_forgotten + sum(counts(r) for r in rounds[:-KEPT_ROUNDS])
     return Note(replace(v.record, rounds=rounds[-KEPT_ROUNDS:], rounds_forgotten=forgotten, next_round_at=None, retry=None))
 
@@ -214,7 +216,9 @@ def next_round(record: VmRecord, usual_s: float, now: datetime) -> tuple[datetim
     due = ended.ended + timedelta(seconds=interval)
     budget, rate = record.frozen.downtime_budget_s, change_rate(record)
     if budget is not None and rate is not None:
-        grown = max(0.0, budget - START_S) * copy_rate(record) / rate if rate > 0 else float("inf")
+        fixed = secondread.downtime_bytes(record, 0.0)
+        each = secondread.downtime_bytes(record, 1.0) - fixed
+        grown = max(0.0, (budget - START_S) * copy_rate(record) - fixed) / (rate * each) if rate > 0 else float("inf")
         early = ended.started + timedelta(seconds=min(grown, interval * 10))
         if early < due:
             return max(early, ended.ended), f"the downtime budget of {budget:.0f} s would be passed"
@@ -253,7 +257,8 @@ def expected_downtime_s(record: VmRecord, now: datetime) -> float | None:
     last = next((r for r in reversed(record.rounds) if r.ended is not None and not r.abandoned), None)
     if rate is None or last is None:
         return None
-    return START_S + rate * max(0.0, (now - last.started).total_seconds()) / copy_rate(record)
+    changed = rate * max(0.0, (now - last.started).total_seconds())
+    return START_S + secondread.downtime_bytes(record, changed) / copy_rate(record)
 
 
 def whole(v: View) -> bool:

@@ -79,6 +79,8 @@ def _disk(wish: CopyDiskWish, where: CopySource, changed: tuple[ranges.Range, ..
         resume_bytes=wish.resume_bytes,
         compare=wish.compare,
         ranges=changed,
+        check=wish.check,
+        check_copied=wish.check_copied,
         trial=trial,
     )
 

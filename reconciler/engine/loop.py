@@ -257,7 +257,7 @@ def _told(records: Records) -> tuple[object, ...]:
 
 
 def _bytes(report: PassReport) -> int:
-    return sum(d.done_bytes for disks, _ in report.observed.progress.values() for d in disks)
+    return sum(d.done_bytes + d.verified_bytes for disks, _ in report.observed.progress.values() for d in disks)
 
 
 def _may_move(report: PassReport) -> bool:

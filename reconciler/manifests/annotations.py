@@ -76,7 +76,7 @@ ANNOTATIONS: Mapping[str, Annotation] = MappingProxyType(
         "verify": Annotation(
             "verify",
             "none | readback | source",
-            "How copied bytes are proven. readback (default): what the target returns against what was sent; source: a second full read.",
+            "How copied bytes are proven. readback (default): what the target returns against what was sent; source: a second read too.",
             _word_of(Verify),
         ),
         "guest-shutdown-policy": Annotation(

@@ -78,7 +78,7 @@ class DiskCopy:
 
     def progress(self, rate_bytes_per_s: float) -> DiskProgress:
         books = self.ledger
-        mark = books.watermark if self.intake.resumable or books.complete else 0
+        mark = books.watermark if (self.intake.resumable or books.complete) and not self._differs else 0
         return DiskProgress(self.disk.uuid, books.total, books.done, books.zeroed, mark, round(rate_bytes_per_s), self.verified)
 
     @property
@@ -91,20 +91,26 @@ class DiskCopy:
         return self.ledger.done + self.verified
 
     @property
-    def to_check(self) -> tuple[int, int] | None:
-        """The stretch that is to be compared with the source."""
-        whole = (0, self.disk.capacity_bytes) if self.job.verify is Verify.SOURCE else None
-        return self.disk.check or whole
+    def to_check(self) -> list[ranges.Range]:
+        """The stretches that are to be compared with the source."""
+        disk, whole = self.disk, ((0, self.disk.capacity_bytes),)
+        if disk.check is None and not disk.check_copied:
+            return list(whole) if self.job.verify is Verify.SOURCE else []
+        copied = () if not disk.check_copied else whole if disk.ranges is None else disk.ranges
+        return ranges.merge([*(disk.check or ()), *copied])
+
+    @property
+    def _differs(self) -> bool:
+        return self.check is not None and self.check.mismatch
 
     @property
     def _checked(self) -> bool:
-        stretch = self.to_check
-        return stretch is None or self.verified == stretch[1]
+        return self.verified == ranges.total(self.to_check)
 
-    def begin_check(self, stretch: tuple[int, int]) -> SourceCheck:
+    def begin_check(self, stretches: Sequence[ranges.Range]) -> SourceCheck:
         """The second read, when all of the first is flushed."""
         job = self.job
-        self.check = SourceCheck(self.disk, stretch, self.intake, self.writer, job.throttle, job.stop, job.request_bytes)
+        self.check = SourceCheck(self.disk, stretches, self.intake, self.writer, job.throttle, job.stop, job.request_bytes)
         return self.check
 
     def result(self) -> DiskResult:
@@ -121,6 +127,7 @@ class DiskCopy:
             readback="off" if self.job.verify is Verify.NONE else self.writer.readback_mode,
             sha256=self.check.sha256 if self.check else None,
             verified_bytes=self.verified,
+            mismatch=self._differs,
         )
 
     def close(self) -> None:
@@ -134,8 +141,9 @@ def _validate(disk: CopyDisk) -> None:
         raise TerminalError("SpecInvalid", f"{disk.label}: resume at {disk.resume_bytes} is outside the disk")
     if extents != ranges.clip(extents, 0, end):
         raise TerminalError("SpecInvalid", f"{disk.label}: its ranges are out of order, touch each other, or lie outside the disk")
-    if disk.check is not None and ranges.clip([disk.check], 0, end) != [disk.check]:
-        raise TerminalError("SpecInvalid", f"{disk.label}: the stretch to check, {disk.check}, is empty or outside the disk")
+    stretches = list(disk.check or ())
+    if stretches != ranges.clip(stretches, 0, end):
+        raise TerminalError("SpecInvalid", f"{disk.label}: its stretches to check are out of order, empty, or lie outside the disk")
 
 
 class CopyLane:

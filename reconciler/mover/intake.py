@@ -5,7 +5,7 @@ What it is: the one place that knows the difference; copy.py and verify.py see c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from reconciler.core import ranges
@@ -39,8 +39,8 @@ class Intake(Protocol):
         """What this round has to deal with, ascending. Called and taken from by one thread at a time."""
         ...
 
-    def recheck(self, stretch: tuple[int, int], request_bytes: int) -> Iterator[Chunk]:
-        """All of a stretch, to be fetched a second time; holes are not believed."""
+    def recheck(self, stretches: Sequence[ranges.Range], request_bytes: int) -> Iterator[Chunk]:
+        """All of these stretches, to be fetched a second time; holes are not believed."""
         ...
 
     def open(self) -> Hold:
@@ -63,8 +63,8 @@ class RangeIntake:
             return plan(disk.resume_bytes, disk.capacity_bytes, self._reader.data_ranges(), request_bytes)
         return plan_only(ranges.clip(disk.ranges, disk.resume_bytes, disk.capacity_bytes), request_bytes)
 
-    def recheck(self, stretch: tuple[int, int], request_bytes: int) -> Iterator[Chunk]:
-        return plan_only([stretch], request_bytes)
+    def recheck(self, stretches: Sequence[ranges.Range], request_bytes: int) -> Iterator[Chunk]:
+        return plan_only(stretches, request_bytes)
 
     def open(self) -> Hold:
         return RangeHold(self._reader.clone())
@@ -97,7 +97,7 @@ class StreamIntake:
         if (
             disk.resume_bytes not in (0, disk.capacity_bytes)
             or disk.ranges is not None
-            or disk.check not in (None, (0, disk.capacity_bytes))
+            or disk.check not in (None, ((0, disk.capacity_bytes),))
         ):
             raise TerminalError("SpecInvalid", f"{disk.label}: {disk.reader.value} is a stream: it is read whole and from the beginning")
         return iter(()) if disk.resume_bytes else self._begin(request_bytes)
@@ -109,7 +109,7 @@ class StreamIntake:
             else:
                 yield self._hold_back(parcel.offset, parcel.length, parcel)
 
-    def recheck(self, stretch: tuple[int, int], request_bytes: int) -> Iterator[Chunk]:
+    def recheck(self, stretches: Sequence[ranges.Range], request_bytes: int) -> Iterator[Chunk]:
         for parcel in self._stream.parcels(request_bytes):
             if not parcel.zero:
                 yield self._hold_back(parcel.offset, parcel.length, parcel)

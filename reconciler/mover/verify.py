@@ -2,7 +2,7 @@
 
 `readback`: each flushed chunk, read past the page cache where the target allows it, against the CRC-32 (zlib) of what was sent.
 `source`:   after the copy, the source again against the target, byte by byte: the whole disk, with the SHA-256 that both then have, or the
-            one stretch of it that this warm round has to prove.
+            stretches of it that this warm round has to prove.
 What it is not: a repair. A mismatch is an error that names disk and offset; nothing is marked.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.core.copyspec import CopyDisk
+from reconciler.core.ranges import Range
 from reconciler.errors import TerminalError
 from reconciler.mover.intake import Intake
 from reconciler.mover.ledger import Chunk, Landed
@@ -60,12 +61,12 @@ def _mismatch(label: str, start: int, end: int) -> TerminalError:
 
 
 class SourceCheck:
-    """The second read of a stretch of one disk, as Work for the pool. `sha256` is set when all of the disk was equal."""
+    """The second read of stretches of one disk, as Work for the pool. `sha256` is set when all of the disk was equal."""
 
     def __init__(
         self,
         disk: CopyDisk,
-        stretch: tuple[int, int],
+        stretches: Sequence[Range],
         intake: Intake,
         writer: DiskWriter,
         throttle: Throttle,
@@ -74,17 +75,17 @@ class SourceCheck:
     ) -> None:
         self.disk, self.intake, self.writer = disk, intake, writer
         self.throttle, self.stop, self.request_bytes = throttle, stop, request_bytes
-        self._begin = stretch[0]
-        self._chunks = intake.recheck(stretch, request_bytes)
+        self._whole = list(stretches) == [(0, disk.capacity_bytes)]
+        self._chunks = intake.recheck(stretches, request_bytes)
         self._take = threading.Lock()
         self._turn = threading.Condition()
         self._hash = hashlib.sha256()
-        self.handed_out = False
+        self.handed_out = self.mismatch = False
         self.checked = 0
 
     @property
     def sha256(self) -> str | None:
-        return self._hash.hexdigest() if self.checked == self.disk.capacity_bytes else None
+        return self._hash.hexdigest() if self._whole and self.checked == self.disk.capacity_bytes else None
 
     def open_lane(self) -> CheckLane:
         return CheckLane(self)
@@ -97,11 +98,12 @@ class SourceCheck:
 
     def digest(self, chunk: Chunk, view: memoryview) -> None:
         """Hashing is in order: wait until all before `chunk` are in. The lane with the lowest chunk never waits."""
-        with self._turn:
-            while not self._turn.wait_for(lambda: self._begin + self.checked == chunk.offset, 0.5):
-                if self.stop.requested:
-                    return
-        self._hash.update(view)
+        if self._whole:
+            with self._turn:
+                while not self._turn.wait_for(lambda: self.checked == chunk.offset, 0.5):
+                    if self.stop.requested:
+                        return
+            self._hash.update(view)
         with self._turn:
             self.checked += chunk.length
             self._turn.notify_all()
@@ -123,6 +125,7 @@ class CheckLane:
         self._hold.fetch(chunk, source)
         check.writer.read_back(chunk.offset, target)
         for start, _ in differing(source, target):
+            check.mismatch = True
             text = f"{check.disk.label}: source and target differ in the block at {chunk.offset + start}; copy again"
             raise TerminalError("SourceMismatch", text)
         check.digest(chunk, source)

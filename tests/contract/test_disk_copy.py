@@ -65,8 +65,8 @@ class Copying:
         try:
             copy = DiskCopy(disk, RangeIntake(reader or self.reader()), wrap(writer), job, bell)
             finish(Pool([copy], lanes, stop, [lambda: run_flusher([copy], job, bell)]), stop)
-            if (stretch := copy.to_check) is not None:
-                finish(Pool([copy.begin_check(stretch)], lanes, stop), stop)
+            if stretches := copy.to_check:
+                finish(Pool([copy.begin_check(stretches)], lanes, stop), stop)
         finally:
             writer.close()
         return copy
@@ -315,13 +315,13 @@ class TestDelta:
 
 
 class TestStretch:
-    """`check`: this round's eighth of the disk against the source."""
+    """`check` and `check_copied`: this round's eighth of the disk, and what it copied, against the source."""
 
     STRETCH = (REQUEST + 1, 3 * REQUEST)
 
     def test_equal(self, copying: Copying) -> None:
         copying.target.write_bytes(copying.data)
-        copy = copying.run(copying.disk(ranges=(), check=self.STRETCH))
+        copy = copying.run(copying.disk(ranges=(), check=(self.STRETCH,)))
         result = copy.result()
         assert result.verified_bytes == 3 * REQUEST == copy.progress(0).verified_bytes and result.sha256 is None
         assert sum(1 for _ in copying.server.requests) == 4
@@ -332,7 +332,7 @@ class TestStretch:
         stale[at] ^= 1
         copying.target.write_bytes(stale)
         with pytest.raises(TerminalError, match="SourceMismatch") as caught:
-            copying.run(copying.disk(ranges=(), check=self.STRETCH))
+            copying.run(copying.disk(ranges=(), check=(self.STRETCH,)))
         found = re.search(r"block at (\d+)", caught.value.message)
         assert found and int(found[1]) <= at < int(found[1]) + 64 * KIB
 
@@ -341,7 +341,41 @@ class TestStretch:
         stale = bytearray(copying.data)
         stale[at] ^= 1
         copying.target.write_bytes(stale)
-        copying.run(copying.disk(ranges=(), check=self.STRETCH), verify=Verify.SOURCE)
+        copying.run(copying.disk(ranges=(), check=(self.STRETCH,)), verify=Verify.SOURCE)
+
+    def test_nothing_to_check_is_not_the_whole_disk(self, copying: Copying) -> None:
+        copying.target.write_bytes(copying.data)
+        for disk in (copying.disk(ranges=(), check=()), copying.disk(ranges=(), check_copied=True)):
+            copy = copying.run(disk, verify=Verify.SOURCE)
+            assert copy.result().done and copy.result().verified_bytes == 0
+        assert copying.server.requests == []
+
+    def test_what_a_round_copied_is_read_twice_and_nothing_else(self, copying: Copying) -> None:
+        copying.target.write_bytes(bytes(2000) + copying.data[2000:])
+        copy = copying.run(copying.disk(ranges=((0, 1000), (1500, 500)), check=(self.STRETCH,), check_copied=True), verify=Verify.SOURCE)
+        assert copy.result().verified_bytes == 1500 + 3 * REQUEST and copy.result().sha256 is None
+        assert copying.got()[:1000] == copying.data[:1000] and copying.got()[1000:1500] == bytes(500)
+
+    def test_a_full_copy_that_is_checked_has_its_hash(self, copying: Copying) -> None:
+        copy = copying.run(copying.disk(check=((0, REQUEST),), check_copied=True), verify=Verify.SOURCE)
+        assert copy.result().sha256 == hashlib.sha256(copying.data).hexdigest()
+
+    def test_a_delta_that_reads_otherwise_the_second_time_is_found(self, copying: Copying) -> None:
+        copying.target.write_bytes(bytes(2000) + copying.data[2000:])
+
+        class Late(Wrapped):
+            def flush(self) -> None:
+                self.inner.flush()
+                copying.server.path.write_bytes(b"\xff" + copying.data[1:])
+
+        with pytest.raises(TerminalError, match="SourceMismatch"):
+            copying.run(copying.disk(ranges=((0, 2000),), check=(), check_copied=True), verify=Verify.SOURCE, wrap=Late)
+
+    @pytest.mark.parametrize("wrong", [((5, 5), (10, 1)), ((SIZE, 1),), ((0, 0),)])
+    def test_stretches_that_make_no_sense_are_refused(self, copying: Copying, wrong: tuple[tuple[int, int], ...]) -> None:
+        copying.target.write_bytes(copying.data)
+        with pytest.raises(TerminalError, match="SpecInvalid"):
+            copying.run(copying.disk(ranges=(), check=wrong))
 
 
 class Knowing:

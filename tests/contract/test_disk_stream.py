@@ -58,8 +58,8 @@ class Streaming:
             copy = DiskCopy(disk, StreamIntake(stream), writer, job, bell)
             self.copies.append(copy)
             finish(Pool([copy], 3, stop, [lambda: run_flusher([copy], job, bell)]), stop)
-            if (stretch := copy.to_check) is not None:
-                finish(Pool([copy.begin_check(stretch)], 3, stop), stop)
+            if stretches := copy.to_check:
+                finish(Pool([copy.begin_check(stretches)], 3, stop), stop)
         finally:
             stream.close()
             writer.close()
@@ -168,7 +168,7 @@ def test_a_stream_that_an_earlier_attempt_proved_whole_is_not_read_again(streami
     assert copy.result().sha256 == (hashlib.sha256(streaming.data).hexdigest() if verify is Verify.SOURCE else None)
 
 
-@pytest.mark.parametrize("changes", [{"resume_bytes": 512}, {"ranges": ((0, 512),)}, {"check": (512, 512)}])
+@pytest.mark.parametrize("changes", [{"resume_bytes": 512}, {"ranges": ((0, 512),)}, {"check": ((512, 512),)}])
 def test_what_a_stream_cannot_do_is_said(streaming: Streaming, changes: dict[str, object]) -> None:
     streaming.target.write_bytes(streaming.data)
     with pytest.raises(TerminalError, match="SpecInvalid"):

@@ -108,7 +108,7 @@ class TestEnds:
         pod.target.write_bytes(bytes(1000) + pod.data[1000:])
         other = pod.root / "disk2.img"
         other.write_bytes(pod.data)
-        disks = pod.disk(ranges=((0, 1000),), check=(0, 4096)) + pod.disk(uuid="uuid-2", target=str(other), ranges=())
+        disks = pod.disk(ranges=((0, 1000),), check=((0, 4096),)) + pod.disk(uuid="uuid-2", target=str(other), ranges=())
         spec = pod.spec(disks=disks)
         assert CopySpec.from_json(spec.to_json()) == spec
         code, lines, err = pod.run(spec)
@@ -117,16 +117,20 @@ class TestEnds:
         last = parse_line(lines[-2])
         assert isinstance(last, tuple) and [d.watermark_bytes for d in last] == [SIZE, SIZE]
 
-    @pytest.mark.parametrize("check", [(0, 4096), None])
-    def test_a_disk_whose_second_read_failed_is_not_done_and_the_other_one_is(self, pod: Pod, check: tuple[int, int] | None) -> None:
+    @pytest.mark.parametrize("check", [((0, 4096),), None])
+    def test_a_disk_whose_second_read_failed_is_not_done_and_the_other_one_is(
+        self, pod: Pod, check: tuple[tuple[int, int], ...] | None
+    ) -> None:
         """A mark may follow from each disk's own word, though the Job failed."""
         pod.target.write_bytes(pod.data)
         other = pod.root / "disk2.img"
         other.write_bytes(b"\xff" + pod.data[1:])
-        disks = pod.disk(ranges=(), check=(0, 65536)) + pod.disk(uuid="uuid-2", target=str(other), ranges=(), check=check)
+        disks = pod.disk(ranges=(), check=((0, 65536),)) + pod.disk(uuid="uuid-2", target=str(other), ranges=(), check=check)
         code, lines, _ = pod.run(pod.spec(disks=disks, verify=Verify.SOURCE, connections=1))
         assert code == 65 and result(lines).reason == "SourceMismatch"
-        assert [d.done for d in result(lines).disks] == [True, False]
+        assert [(d.done, d.mismatch) for d in result(lines).disks] == [(True, False), (False, True)]
+        last = parse_line(lines[-2])
+        assert isinstance(last, tuple) and [d.watermark_bytes for d in last] == [SIZE, 0]
 
     def test_a_wrong_spec_is_65(self, pod: Pod) -> None:
         code, lines, _ = pod.run(replace(pod.spec(), disks=()))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.copyspec import Verify
 from reconciler.core.desired import Desired
 from reconciler.core.model import Milestone, ObjectRef, Result
 from reconciler.core.record import Category, Condition, Instant, Intent, IntentKind, ObjectStatus, Outage, Records, RoundRecord
@@ -118,6 +119,8 @@ def warm(**more: Any) -> dict[str, Any]:
     }
     plain["next_round_at"] = AT + 3 * HOUR
     vm = vm_of(SECOND, "web", **{**plain, **more})
+    assert vm.frozen is not None
+    vm = replace(vm, frozen=replace(vm.frozen, verify=Verify.READBACK))
     some = records()
     shown = compose_status(replace(some, vms={**some.vms, vm.key: vm}), desired(), "Migration", SECOND, AT + 2 * HOUR + 12 * MINUTE)
     return dict(shown["status"]["vms"][0])
