@@ -38,6 +38,12 @@ class Metrics:
         ProcessCollector(registry=registry)
         self._pass_seconds = Histogram("reconciler_pass_seconds", "Duration of a pass.", buckets=_SECONDS, registry=registry)
         self._idle = Counter("reconciler_idle_passes", "Passes that found nothing to ask or to do.", registry=registry)
+        self._failed = Counter(
+            "reconciler_failed_passes",
+            "Passes that came to nothing, because of git or a lost race for the branch.",
+            ["reason"],
+            registry=registry,
+        )
         self._vms = Gauge("reconciler_vms", "VMs of all runs by phase, or by result once they ended.", ["state"], registry=registry)
         self._held = Gauge("reconciler_vms_held", "VMs of active runs with a Critical condition.", registry=registry)
         self._bytes = Counter("reconciler_copied_bytes", "Bytes copied to target disks, as far as seen.", registry=registry)
@@ -57,6 +63,11 @@ class Metrics:
             self._idle.inc()
         self._commits.inc(commits - self._commits_seen)
         self._commits_seen = commits
+        self._lease.set(1 if lease_held else 0)
+
+    def failed(self, reason: str, *, lease_held: bool) -> None:
+        """A pass that did not come to its end: /healthz does not count it as one."""
+        self._failed.labels(reason).inc()
         self._lease.set(1 if lease_held else 0)
 
     def acted(self, outcomes: Iterable[Outcome]) -> None:

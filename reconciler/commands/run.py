@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from functools import partial
 from types import FrameType
 
 from reconciler import log as logs
@@ -11,7 +12,7 @@ from reconciler.app import build_engine
 from reconciler.clock import SystemClock
 from reconciler.core.actions import VmKey
 from reconciler.core.record import Records
-from reconciler.engine.loop import PassReport, failures
+from reconciler.engine.loop import PassFailure, PassReport, failures
 from reconciler.metrics import Endpoint, Metrics
 from reconciler.settings import Settings
 
@@ -44,7 +45,7 @@ def run(settings: Settings, *, once: bool, log_format: str, log_level: str) -> i
         return not stopping
 
     try:
-        engine.run(once=once, max_wait_s=settings.max_wait_s, on_pass=on_pass)
+        engine.run(once=once, max_wait_s=settings.max_wait_s, on_pass=on_pass, on_failure=partial(feed_failure, metrics))
     except KeyboardInterrupt:
         log.info("stopping")
     finally:
@@ -53,6 +54,10 @@ def run(settings: Settings, *, once: bool, log_format: str, log_level: str) -> i
             endpoint.close()
     new = failures(last[0]) - before[0] if last else frozenset()
     return 1 if once and new else 0
+
+
+def feed_failure(metrics: Metrics, failure: PassFailure) -> None:
+    metrics.failed(failure.reason, lease_held=failure.lease_age_s is not None)
 
 
 def feed(metrics: Metrics, report: PassReport) -> None:

@@ -27,7 +27,7 @@ from reconciler.engine.memory import Recollection
 from reconciler.engine.observe import Watch, live, observe
 from reconciler.engine.publish import Pace, Urgency
 from reconciler.engine.sites import Sites
-from reconciler.errors import RetryableError, Superseded
+from reconciler.errors import LeaseLost, RetryableError, Superseded
 from reconciler.manifests.load import CacheEntry, SourceFile, load, missing, wants
 from reconciler.manifests.recordstore import RecordStore
 from reconciler.manifests.resolve import resolve
@@ -70,6 +70,14 @@ class PassReport:
     commits: int = 0
     lease_age_s: float | None = None
     read_seconds: Mapping[ObjectRef, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PassFailure:
+    """A pass that ended in an error. `lease_age_s`: None when the lease is not ours."""
+
+    reason: str
+    lease_age_s: float | None
 
 
 class Engine:
@@ -122,7 +130,11 @@ class Engine:
     def _measured(self, report: PassReport, began: float) -> PassReport:
         seconds = self._clock.monotonic() - began
         reads = {} if report.idle else dict(self._sites.read_seconds)
-        return replace(report, seconds=seconds, commits=self._commits, lease_age_s=self._repo.lease_age_s(), read_seconds=reads)
+        return replace(report, seconds=seconds, commits=self._commits, lease_age_s=self._lease_age_s(), read_seconds=reads)
+
+    def _lease_age_s(self) -> float | None:
+        age = self._repo.lease_age_s()
+        return age if age is not None and age < self._rules.lease_ttl_s else None
 
     # ---- steps --------------------------------------------------------------------------------------------------------------------------
 
@@ -203,17 +215,27 @@ class Engine:
 
     # ---- the loop -----------------------------------------------------------------------------------------------------------------------
 
-    def run(self, *, once: bool, max_wait_s: float, on_pass: Callable[[PassReport], bool]) -> None:
-        """Passes until `on_pass` says False; with `once`, until nothing moves any more within `max_wait_s`."""
+    def run(
+        self,
+        *,
+        once: bool,
+        max_wait_s: float,
+        on_pass: Callable[[PassReport], bool],
+        on_failure: Callable[[PassFailure], None] = lambda failure: None,
+    ) -> None:
+        """Passes until `on_pass` says False; with `once`, until nothing moves any more within `max_wait_s`. Those that git (a lost race,
+        a remote that is away) let come to nothing are told to `on_failure`, and made anew."""
         quiet, still_since = 0, self._clock.monotonic()
         while True:
             try:
                 report = self.one_pass()
-            except Superseded:
-                log.info("the status branch moved; the pass starts anew")
+            except (Superseded, LeaseLost) as err:
+                on_failure(PassFailure(err.reason, self._lease_age_s()))
+                log.info("the pass starts anew", extra={"reason": err.reason, "error": err.message})
                 self._clock.sleep(QUICKEST_S)
                 continue
             except RetryableError as err:
+                on_failure(PassFailure(err.reason, self._lease_age_s()))
                 log.warning("the pass failed", extra={"reason": err.reason, "error": err.message})
                 if once and self._clock.monotonic() - still_since >= max_wait_s:
                     raise

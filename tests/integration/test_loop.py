@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.engine.loop import PassReport
-from reconciler.errors import RetryableError, Superseded
+from reconciler.errors import LeaseLost, RetryableError, Superseded
 from reconciler.gitrepo.repo import GitRepo
 from tests.integration.simlab import SimLab
 
@@ -64,8 +64,15 @@ def test_a_guest_that_takes_its_time_to_shut_down_is_not_kept_waiting_when_it_is
     assert sum(shutting) > 30.0 and max(shutting) == 1.0
 
 
-@pytest.mark.parametrize("error", [Superseded("Superseded", "runs/ moved"), RetryableError("GitUnavailable", "the remote hung up")])
-def test_a_pass_that_lost_its_race_or_its_remote_is_made_anew(
+@pytest.mark.parametrize(
+    "error",
+    [
+        Superseded("Superseded", "runs/ moved"),
+        RetryableError("GitUnavailable", "the remote hung up"),
+        LeaseLost("LeaseLost", "the pass took longer than the lease"),
+    ],
+)
+def test_a_pass_that_lost_its_race_its_remote_or_its_lease_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:  # fmt: skip
     """Safety 8: the decision of that pass is dropped with all its acts."""

@@ -5,18 +5,22 @@ from __future__ import annotations
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from reconciler.app import Alarm, Drivers
 from reconciler.clock import SystemClock
-from reconciler.commands.run import feed
+from reconciler.commands import run as command
+from reconciler.commands.run import feed, feed_failure
 from reconciler.core.desired import Place, ProviderSpec
 from reconciler.core.model import ObjectRef, Platform
 from reconciler.core.target import Instance
-from reconciler.errors import UserError
+from reconciler.engine.loop import PassFailure
+from reconciler.errors import ReconcilerError, RetryableError, Superseded, UserError
+from reconciler.gitrepo.repo import GitRepo
 from reconciler.metrics import STALE_S, Endpoint, Metrics
 from reconciler.settings import Settings
 from tests.integration.loops import NS
@@ -90,6 +94,51 @@ def test_a_whole_run_in_numbers(tmp_path: Path, metrics: Metrics) -> None:
     assert value(metrics, "reconciler_commits_total") == commits and value(metrics, "reconciler_lease_held") == 1
     assert value(metrics, "reconciler_pass_seconds_count") == len(lab.reports)
     assert value(metrics, "reconciler_site_read_seconds", provider=f"{NS}/vc") is not None
+
+
+@pytest.mark.parametrize("error", [Superseded("Superseded", "runs/ moved"), RetryableError("GitUnreachable", "the remote hung up")])
+def test_a_pass_that_failed_because_of_git_is_counted(
+    tmp_path: Path, metrics: Metrics, monkeypatch: pytest.MonkeyPatch, error: ReconcilerError
+) -> None:  # fmt: skip
+    """Also while no pass at all comes through, when nothing else would tell."""
+    with SimLab(tmp_path) as lab:
+        lab.plan()
+        lab.commit()
+        engine = lab.start()
+        engine.run(
+            once=True, max_wait_s=0.0, on_pass=lambda report: feed(metrics, report) is None, on_failure=partial(feed_failure, metrics)
+        )
+        assert value(metrics, "reconciler_lease_held") == 1
+        passes = value(metrics, "reconciler_pass_seconds_count")
+
+        def fail(self: GitRepo) -> None:
+            if value(metrics, "reconciler_failed_passes_total", reason=error.reason) == 3:
+                raise KeyboardInterrupt
+            raise error
+
+        monkeypatch.setattr(GitRepo, "fetch", fail)
+        lab.clock.sleep(lab.ttl_s + 1)
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(once=False, max_wait_s=0.0, on_pass=lambda report: True, on_failure=partial(feed_failure, metrics))
+        assert value(metrics, "reconciler_failed_passes_total", reason=error.reason) == 3
+        assert value(metrics, "reconciler_pass_seconds_count") == passes, "healthz looks at passes that came through"
+        assert value(metrics, "reconciler_lease_held") == 0
+
+
+def test_the_command_feeds_both_kinds_of_passes(monkeypatch: pytest.MonkeyPatch, metrics: Metrics) -> None:
+    class OnePass:
+        def run(self, *, on_failure: Callable[[PassFailure], None], **_: object) -> None:
+            on_failure(PassFailure("GitUnreachable", None))
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(command, "build_engine", lambda settings, clock: OnePass())
+    monkeypatch.setattr(command, "Metrics", lambda clock: metrics)
+    monkeypatch.setattr(command.logs, "configure", lambda *args: None)
+    monkeypatch.setattr(command.signal, "signal", lambda *args: None)
+    assert command.run(Settings(repo="", listen="127.0.0.1:0"), once=False, log_format="text", log_level="info") == 0
+    assert value(metrics, "reconciler_failed_passes_total", reason="GitUnreachable") == 1
 
 
 # ---- waking up --------------------------------------------------------------------------------------------------------------------------
