@@ -138,7 +138,7 @@ def open_repo(settings: Settings, clock: Clock) -> GitRepo:
 
 
 def open_sites(settings: Settings, clock: Clock) -> Sites:
-    return Sites(Drivers(settings, clock), settings.site_budget_s, clock)
+    return Sites(Drivers(settings, clock), clock, settings.site_budget_s)
 
 
 def build_engine(settings: Settings, clock: Clock | None = None) -> Engine:
@@ -152,5 +152,5 @@ def build_engine(settings: Settings, clock: Clock | None = None) -> Engine:
         pace=Pace(settings.commit_interval_s, settings.progress_interval_s),
     )
     origin = f"{settings.repo}#{settings.branch or 'HEAD'}:{settings.path}"
-    sites = Sites(drivers, settings.site_budget_s, clock)
+    sites = Sites(drivers, clock, settings.site_budget_s)
     return Engine(open_repo(settings, clock), sites, clock, rules, origin, alarm.wait)

@@ -22,7 +22,7 @@ from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Milestone, Mode, ObjectRef, Power, Result, VmRef
 from reconciler.core.record import Category, Claim, Condition, IntentKind, RunRecord, VmRecord
 from reconciler.core.runs import slug_of
-from reconciler.core.schedule import Load
+from reconciler.core.schedule import Load, Place, Queue
 from reconciler.core.schedule import admit as schedule
 from reconciler.core.view import Observed
 
@@ -62,7 +62,7 @@ def admit(
         _look(vms, claims, ground, run, pending, waiting, ready, desired.complete, now)
     waiting.sort(key=lambda a: (not a.load.urgent, a.since))  # stable: plan order where they have waited alike
     loads = [a.load for a in waiting]
-    admitted, refused = schedule(_running(vms, indexes), loads, desired.limits.max_vm_inflight, _served(vms, loads))
+    admitted, refused = schedule(_running(vms, indexes), loads, desired.limits.max_vm_inflight, _served(vms, loads, indexes))
     for key in admitted:
         if key in resting:
             continue
@@ -121,23 +121,30 @@ def _source_vm(record: VmRecord, indexes: Mapping[ObjectRef, SiteIndex]) -> Sour
     return index.by_uuid(record.source.uuid) if index and record.source else None
 
 
+def _place(record: VmRecord, indexes: Mapping[ObjectRef, SiteIndex]) -> Place:
+    vm = _source_vm(record, indexes)
+    return (record.source.site_uuid if record.source else "", vm.host_id if vm else "")
+
+
 def _load(record: VmRecord, indexes: Mapping[ObjectRef, SiteIndex], *, urgent: bool = False) -> Load:
     """The cost of a VM is the number of its disks not yet copied; of a warm one in a round or its cutover, all."""
-    source, frozen, vm = record.source, record.frozen, _source_vm(record, indexes)
-    assert source is not None and frozen is not None
-    cost = len(frozen.disks) - (0 if record.rounds else sum(d.marked for d in record.disks))
-    return Load(record.key, record.plan, (source.site_uuid, vm.host_id if vm else ""), cost, urgent)
+    assert record.frozen is not None
+    cost = len(record.frozen.disks) - (0 if record.rounds else sum(d.marked for d in record.disks))
+    return Load(record.key, record.plan, _place(record, indexes), cost, urgent)
 
 
-def _served(vms: Mapping[VmKey, VmRecord], asking: list[Load]) -> dict[ObjectRef, datetime]:
-    """When a VM of each plan that asks last got a slot: for its first copy, a round, or its cutover."""
+def _served(
+    vms: Mapping[VmKey, VmRecord], asking: list[Load], indexes: Mapping[ObjectRef, SiteIndex]
+) -> dict[Queue, datetime]:  # fmt: skip
+    """When a VM of each plan that asks last got a slot on a host: for its first copy, a round, or its cutover."""
     plans = {load.plan for load in asking}
-    served: dict[ObjectRef, datetime] = {}
+    served: dict[Queue, datetime] = {}
     for record in vms.values() if plans else ():
         if record.plan in plans and record.started is not None:
             times = (r.started for r in record.rounds[-1:])
             intents = (i.declared_at for i in record.intents if i.kind is IntentKind.POWER_OFF_SOURCE)
-            served[record.plan] = max(served.get(record.plan, record.started), record.started, *times, *intents)
+            there = (record.plan, _place(record, indexes))
+            served[there] = max(served.get(there, record.started), record.started, *times, *intents)
     return served
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from reconciler.core.gotemplate import TemplateError
 from reconciler.core.model import ObjectRef
@@ -159,9 +160,12 @@ def render_network_name(template: str, *, network_name: str, network_namespace: 
     return _label(text, f"{network_namespace}/{network_name}/{network_index}")
 
 
+_parse = lru_cache(maxsize=256)(parse)  # the few templates of the plans, for each VM that waits and in each pass
+
+
 def _render(template: str, data: Mapping[str, Value]) -> str:
     try:
-        return parse(template, frozenset(data)).render(data)
+        return _parse(template, frozenset(data)).render(data)
     except TemplateError as err:
         raise UserError("NotValid", f"name template {template!r}: {err}") from err
 

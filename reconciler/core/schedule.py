@@ -20,7 +20,8 @@ from reconciler.core.actions import VmKey
 from reconciler.core.model import ObjectRef
 
 Place = tuple[str, str]
-Turn = tuple[bool, int, datetime, ObjectRef]
+Queue = tuple[ObjectRef, Place]  # of one plan on one host; hosts have nothing to do with each other
+Turn = tuple[bool, int, datetime, Queue]
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -36,41 +37,40 @@ class Load:
 
 
 def admit(
-    running: Iterable[Load], waiting: Iterable[Load], limit: int, served: Mapping[ObjectRef, datetime]
+    running: Iterable[Load], waiting: Iterable[Load], limit: int, served: Mapping[Queue, datetime]
 ) -> tuple[tuple[VmKey, ...], dict[VmKey, str]]:
-    """Admitted keys, and for each other waiting VM what it waits for. `served`: when a VM of the plan last got a slot.
+    """Admitted keys, and for each other waiting VM what it waits for. `served`: when a VM of the plan last got a slot there.
 
     A VM that does not fit holds back those behind it only where they want the same place, so that a large VM is not overtaken for ever.
     """
     used: dict[Place, int] = defaultdict(int)
-    shares: dict[tuple[ObjectRef, Place], int] = defaultdict(int)
+    shares: dict[Queue, int] = defaultdict(int)
     for load in running:
         used[load.place] += load.cost
         shares[(load.plan, load.place)] += load.cost
-    queues: dict[ObjectRef, deque[Load]] = defaultdict(deque)
+    queues: dict[Queue, deque[Load]] = defaultdict(deque)
     for load in waiting:
-        queues[load.plan].append(load)
+        queues[(load.plan, load.place)].append(load)
 
-    def turn(plan: ObjectRef) -> Turn:
-        head = queues[plan][0]
-        return (not head.urgent, shares[(plan, head.place)], served.get(plan, NEVER), plan)
+    def turn(queue: Queue) -> Turn:
+        return (not queues[queue][0].urgent, shares[queue], served.get(queue, NEVER), queue)
 
-    turns = [turn(plan) for plan in queues]
+    turns = [turn(queue) for queue in queues]
     heapify(turns)
     admitted: list[VmKey] = []
     refused: dict[VmKey, str] = {}
     blocked: set[Place] = set()
     while turns:
-        plan = heappop(turns)[-1]
-        load = queues[plan].popleft()
-        free = used[load.place] == 0 or used[load.place] + load.cost <= limit
-        if free and load.place not in blocked:
-            used[load.place] += load.cost
-            shares[(plan, load.place)] += load.cost
+        queue = heappop(turns)[-1]
+        load, place = queues[queue].popleft(), queue[1]
+        free = used[place] == 0 or used[place] + load.cost <= limit
+        if free and place not in blocked:
+            used[place] += load.cost
+            shares[queue] += load.cost
             admitted.append(load.key)
         else:
-            blocked.add(load.place)
-            refused[load.key] = f"in-flight limit reached: {used[load.place]} of {limit} disks on {load.place[1] or 'this source'}"
-        if queues[plan]:
-            heappush(turns, turn(plan))
+            blocked.add(place)
+            refused[load.key] = f"in-flight limit reached: {used[place]} of {limit} disks on {place[1] or 'this source'}"
+        if queues[queue]:
+            heappush(turns, turn(queue))
     return tuple(admitted), refused

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from reconciler.core import archive, conditions
-from reconciler.core.actions import Decision, Outcome, VmKey
+from reconciler.core.actions import Action, Decision, Outcome, VmKey
 from reconciler.core.decide import decide
 from reconciler.core.desired import Desired
 from reconciler.core.itinerary import Phase
@@ -26,7 +25,7 @@ from reconciler.engine.execute import Hands, execute
 from reconciler.engine.memory import Recollection
 from reconciler.engine.observe import Watch, live, observe
 from reconciler.engine.publish import Pace, Urgency
-from reconciler.engine.sites import Sites
+from reconciler.engine.sites import Lane, Sites, settle
 from reconciler.errors import LeaseLost, RetryableError, Superseded
 from reconciler.manifests.load import CacheEntry, SourceFile, load, missing, wants
 from reconciler.manifests.recordstore import RecordStore
@@ -206,10 +205,14 @@ class Engine:
                 return False
 
     def _execute(self, decision: Decision, after: Records) -> tuple[Outcome, ...]:
-        """In parallel, bounded per site; what is not done within the budget goes on and is harvested by a later pass."""
+        """In parallel, bounded per pair of sites; what is not waited for any longer goes on and is harvested by a later pass.
+
+        Where an act of an earlier pass is still under way, new ones are not waited for either.
+        """
         hands = Hands(self._sites, self._repo, self._clock, self._rules.lease_ttl_s)
-        started = {a.key: (a, self._sites.submit(a.site, _work(a, hands))) for a in decision.actions}
-        wait([f for _, f in started.values()], timeout=self._rules.act_budget_s)
+        late = {_lane(a, after) for a, _ in self._recall.under_way.values()}
+        started = {a.key: (a, self._sites.submit(_lane(a, after), _work(a, hands))) for a in decision.actions}
+        settle((f for a, f in started.values() if _lane(a, after) not in late), self._rules.act_budget_s)
         self._recall.under_way.update(started)
         return tuple(self._recall.harvest({k: v.phase for k, v in after.vms.items()}))
 
@@ -268,8 +271,15 @@ class Engine:
         self._sites.close()
 
 
-def _work(action: object, hands: Hands) -> Callable[[], Outcome]:
-    return lambda: execute(action, hands)  # type: ignore[arg-type]
+def _work(action: Action, hands: Hands) -> Callable[[], Outcome]:
+    return lambda: execute(action, hands)
+
+
+def _lane(action: Action, records: Records) -> Lane:
+    """Both sites of the VM: an act on one of them often reads the other first, and hangs with it."""
+    record = records.vms.get(action.key)
+    source = record.source.provider if record and record.source else action.site
+    return ("act", source, record.frozen.destination if record and record.frozen else action.site)
 
 
 def _told(records: Records) -> tuple[object, ...]:

@@ -29,16 +29,18 @@ REVALIDATE_S = 600.0
 RETRY_S = 30.0
 PROGRESS_BUDGET_S = 5.0
 
-ProgressMap = dict[tuple[ObjectRef, str, str], tuple[tuple[DiskProgress, ...], CopyResult | None]]
+Tail = tuple[tuple[DiskProgress, ...], CopyResult | None]
+ProgressMap = dict[tuple[ObjectRef, str, str], Tail]
 
 
 @dataclass(slots=True)
 class Watch:
-    """When each provider was last asked, and for which commit."""
+    """When each provider was last asked, and for which commit. `tails`: log tails that were asked for and have not come yet."""
 
     asked: dict[ObjectRef, tuple[str, datetime, bool]] = field(default_factory=dict)  # revision, when, answered
     proven_commits: set[str] = field(default_factory=set)
     status_head: str = ""
+    tails: dict[tuple[ObjectRef, str, str], Future[Tail]] = field(default_factory=dict)
     rights: dict[ObjectRef, RightsMemory] = field(default_factory=dict)
 
 
@@ -75,7 +77,7 @@ def observe(
     for ref in wanted:
         seen = observed.sources.get(ref) or observed.targets.get(ref)
         watch.asked[ref] = (desired.revision, now, isinstance(seen, Known))
-    progress, rewound = _progress(sites, records, observed.targets), _rewound(repo, records, observed.targets, watch)
+    progress, rewound = _progress(sites, records, observed.targets, watch), _rewound(repo, records, observed.targets, watch)
     return replace(observed, progress=progress, rewound=rewound), indexes
 
 
@@ -130,24 +132,30 @@ def _namespaces(desired: Desired, records: Records, ref: ObjectRef) -> tuple[str
     return tuple(sorted(found))
 
 
-def _progress(sites: Sites, records: Records, targets: Mapping[ObjectRef, Known[TargetInventory] | Unknown]) -> ProgressMap:
-    """The log tail of each Job of a run that goes on: running ones, and failed ones for what they had proven."""
+def _progress(
+    sites: Sites, records: Records, targets: Mapping[ObjectRef, Known[TargetInventory] | Unknown], watch: Watch
+) -> ProgressMap:  # fmt: skip
+    """The log tail of each Job of a run that goes on: running ones, and failed ones for what they had proven.
+
+    One that did not come in time (its node is lost) is not asked for twice, nor waited for again.
+    """
     active = {str(r.run) for r in records.runs.values() if r.result is None}
-    futures: dict[tuple[ObjectRef, str, str], Future[tuple[tuple[DiskProgress, ...], CopyResult | None]]] = {}
+    late, watch.tails = watch.tails, {}
     for ref, seen in targets.items():
         if not isinstance(seen, Known):
             continue
         for job in seen.value.jobs:
             if job.migration in active and job.phase in (JobPhase.RUNNING, JobPhase.FAILED) and not job.deleting:
-                futures[(ref, job.namespace, job.name)] = sites.submit(ref, _tail(sites, ref, job.namespace, job.name))
-    wait(futures.values(), timeout=PROGRESS_BUDGET_S)
-    return {key: future.result() for key, future in futures.items() if future.done()}
+                key = (ref, job.namespace, job.name)
+                watch.tails[key] = late.get(key) or sites.submit(("log", ref), _tail(sites, *key))
+    wait([tail for key, tail in watch.tails.items() if key not in late], timeout=PROGRESS_BUDGET_S)
+    come = {key: tail.result() for key, tail in watch.tails.items() if tail.done()}
+    watch.tails = {key: tail for key, tail in watch.tails.items() if key not in come}
+    return come
 
 
-def _tail(
-    sites: Sites, ref: ObjectRef, namespace: str, name: str
-) -> Callable[[], tuple[tuple[DiskProgress, ...], CopyResult | None]]:  # fmt: skip
-    def read() -> tuple[tuple[DiskProgress, ...], CopyResult | None]:
+def _tail(sites: Sites, ref: ObjectRef, namespace: str, name: str) -> Callable[[], Tail]:
+    def read() -> Tail:
         try:
             seen = sites.target_at(ref).read_progress(namespace, name)
         except ReconcilerError:  # progress is for people and watermarks; without it nothing is decided

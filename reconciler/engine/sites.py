@@ -1,13 +1,14 @@
 """The drivers of this process, one per Provider, and the threads that talk to them.
 
-What it is: lazily connected drivers, closed and connected anew when their Provider changed; one bulk read at a time per site, with a time
-budget, so that a slow or dead site delays only its own VMs. What it is not: knowledge of any platform (the app hands in a Connector).
+What it is: lazily connected drivers, closed and connected anew when their Provider changed; one bulk read at a time per site. A slow or
+dead site delays only its own VMs: it has a time budget once, is not waited for again while it is late, and holds no thread but its own.
+What it is not: knowledge of any platform (the app hands in a Connector).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
@@ -22,8 +23,12 @@ from reconciler.ports import Clock, SourceDriver, TargetDriver
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-THREADS_PER_SITE = 8
+THREADS_PER_LANE = 8
 ASK_AGAIN_S = 30.0  # between two looks at the Secret of a refused site
+STILL_S = 5.0  # what has not moved for so long is not waited for, while others could go on
+TIMES = 4.0  # ... and a site that took longer the last time gets so many times that
+
+Lane = tuple[str, *tuple[ObjectRef, ...]]  # what is done, and all sites that it may have to wait for
 
 
 class Connector(Protocol):
@@ -45,7 +50,7 @@ class Sites:
     read_seconds: how long the newest read of each site took, for metrics; empty without a clock.
     """
 
-    def __init__(self, connector: Connector, budget_s: float = 20.0, clock: Clock | None = None) -> None:
+    def __init__(self, connector: Connector, clock: Clock, budget_s: float = 20.0) -> None:
         self._connector = connector
         self._clock = clock
         self.read_seconds: dict[ObjectRef, float] = {}
@@ -57,7 +62,7 @@ class Sites:
         self._refused: set[ObjectRef] = set()
         self._credentials: dict[ObjectRef, str] = {}  # fingerprint of what a driver was made with
         self._asked_at: dict[ObjectRef, float] = {}  # when the Secret of a refused site was last looked at
-        self._pools: dict[ObjectRef, ThreadPoolExecutor] = {}
+        self._pools: dict[Lane, ThreadPoolExecutor] = {}
         self._reading: dict[ObjectRef, Future[object]] = {}
         self._indexes: dict[ObjectRef, SiteIndex] = {}
 
@@ -70,17 +75,17 @@ class Sites:
         for ref in [r for r, spec in self._specs.items() if providers.get(r) != spec]:
             self._drop(ref)
 
-    def _drop(self, ref: ObjectRef) -> None:
-        self._specs.pop(ref, None)
-        self._indexes.pop(ref, None)
-        self._disconnect(ref)
+    def _drop(self, ref: ObjectRef) -> list[Future[None]]:
+        """What is being read is not asked for any more. A site that hangs must not hold up its own replacement."""
+        for known in (self._specs, self._indexes, self._reading, self.read_seconds):
+            known.pop(ref, None)
+        return self._disconnect(ref)
 
-    def _disconnect(self, ref: ObjectRef) -> None:
+    def _disconnect(self, ref: ObjectRef) -> list[Future[None]]:
         self._refused.discard(ref)
-        for driver in (self._sources.pop(ref, None), self._targets.pop(ref, None)):
-            if driver is not None:
-                driver.close()
+        drivers = (self._sources.pop(ref, None), self._targets.pop(ref, None))
         self._connector.release(ref)
+        return [self.submit(("close", ref), driver.close) for driver in drivers if driver is not None]
 
     def source(self, provider: ProviderSpec) -> SourceDriver:
         if provider.ref not in self._sources:
@@ -113,46 +118,50 @@ class Sites:
             known = self._indexes[ref] = SiteIndex(inventory)
         return known
 
-    def submit(self, ref: ObjectRef, work: Callable[[], T]) -> Future[T]:
-        """Run `work` on the site's own bounded threads."""
-        pool = self._pools.get(ref)
+    def submit(self, lane: Lane, work: Callable[[], T]) -> Future[T]:
+        """Run `work` on bounded threads that only work for these very sites uses: a thread that hangs is missed by nobody else."""
+        pool = self._pools.get(lane)
         if pool is None:
-            pool = self._pools[ref] = ThreadPoolExecutor(THREADS_PER_SITE, thread_name_prefix=f"site-{ref.name}")
+            name = "-".join((lane[0], *(ref.name for ref in lane[1:])))
+            pool = self._pools[lane] = ThreadPoolExecutor(THREADS_PER_LANE, thread_name_prefix=name)
         return pool.submit(work)
 
     def read_all(self, reads: Mapping[ObjectRef, tuple[ProviderSpec, Callable[[], T]]]) -> dict[ObjectRef, Known[T] | Unknown]:
-        """Bulk reads side by side. A read that is over its budget goes on and counts in a later pass."""
-        results: dict[ObjectRef, Known[T] | Unknown] = {}
-        futures: dict[ObjectRef, Future[object]] = {}
+        """Bulk reads side by side. A read that is not waited for any longer goes on and counts in a later pass."""
+        began = self._clock.monotonic()
+        until = {ref: began + self._patience_s(ref) for ref in reads}
         for ref, (provider, read) in reads.items():
             self._specs.setdefault(ref, provider)
-            running = self._reading.get(ref)
-            futures[ref] = running if running is not None else self.submit(ref, self._renewed(provider, read))
-            self._reading[ref] = futures[ref]
-        wait(futures.values(), timeout=self._budget_s)
-        for ref, future in futures.items():
-            results[ref] = self._harvest(ref, future)
-        return results
+            if ref not in self._reading:
+                self._reading[ref] = self.submit(("read", ref), self._renewed(provider, read))
+        for ref in sorted(reads, key=until.__getitem__):
+            wait([self._reading[ref]], timeout=max(0.0, until[ref] - self._clock.monotonic()))
+        return {ref: self._harvest(ref, self._reading[ref]) for ref in reads}
+
+    def _patience_s(self, ref: ObjectRef) -> float:
+        """The whole budget the first time. One whose last answer came too late, or has not come yet, is asked but not waited for."""
+        last = self.read_seconds.get(ref)
+        if ref in self._reading or (last is not None and last >= self._budget_s):
+            return 0.0
+        return self._budget_s if last is None else min(self._budget_s, max(STILL_S, TIMES * last))
 
     def _renewed(self, provider: ProviderSpec, read: Callable[[], T]) -> Callable[[], T]:
         """A refused site gets a new driver once its Secret has changed. Until then the old one, which knows whether asking is safe."""
 
         def work() -> T:
-            began = self._clock.monotonic() if self._clock is not None else 0.0
+            began = self._clock.monotonic()
             if provider.ref in self._refused and self._may_ask(provider.ref, began) and self._changed(provider):
                 log.info("credentials changed, connecting anew", extra={"provider": str(provider.ref)})
                 self._disconnect(provider.ref)
             try:
                 return read()
             finally:
-                if self._clock is not None:
-                    self.read_seconds[provider.ref] = self._clock.monotonic() - began
+                self.read_seconds[provider.ref] = self._clock.monotonic() - began
 
         return work
 
     def _may_ask(self, ref: ObjectRef, now: float) -> bool:
-        """Without a clock always."""
-        if self._clock is not None and now - self._asked_at.get(ref, float("-inf")) < ASK_AGAIN_S:
+        if now - self._asked_at.get(ref, float("-inf")) < ASK_AGAIN_S:
             return False
         self._asked_at[ref] = now
         return True
@@ -162,7 +171,7 @@ class Sites:
 
     def _harvest(self, ref: ObjectRef, future: Future[object]) -> Known[T] | Unknown:
         if not future.done():
-            return Unknown("Slow", f"Provider {ref} did not answer within {self._budget_s:.0f} s; its VMs wait, others go on")
+            return Unknown("Slow", f"Provider {ref} does not answer in time; its VMs wait, others go on")
         del self._reading[ref]
         try:
             known: Known[T] = Known(future.result())  # type: ignore[arg-type]
@@ -179,8 +188,16 @@ class Sites:
             return Unknown("InternalError", f"reading Provider {ref} ended in a bug ({type(err).__name__}); see the log")
 
     def close(self) -> None:
-        for ref in list(self._specs):
-            self._drop(ref)
+        wait([closing for ref in list(self._specs) for closing in self._drop(ref)])
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
         self._connector.close()
+
+
+def settle(futures: Iterable[Future[T]], budget_s: float) -> None:
+    """Wait until all have ended; at most for the budget, and no longer once none has ended for STILL_S."""
+    pending = set(futures)
+    for _ in range(max(1, int(budget_s / STILL_S))):
+        ended, pending = wait(pending, timeout=min(STILL_S, budget_s))
+        if not ended or not pending:
+            return

@@ -131,7 +131,7 @@ def engine(root: Path, number: int, values: Values) -> Engine:
         environment={"PATH": "/usr/bin:/bin", "HOME": str(root)},
     )
     clock = SystemClock()
-    return Engine(GitRepo(config, clock), Sites(values), clock, Rules(), "origin")
+    return Engine(GitRepo(config, clock), Sites(values, clock), clock, Rules(), "origin")
 
 
 def timed(what: str, work: Any, times: int = 1) -> None:

@@ -28,6 +28,8 @@ from reconciler.ports import Clock, TargetDriver
 
 log = logging.getLogger(__name__)
 
+CONNECTIONS = 64  # that are kept: VMs of several sources are worked on at once, and each connection that is not kept costs a handshake
+
 
 def connect(
     provider: ProviderSpec,
@@ -73,6 +75,7 @@ def _open(
     if not configuration.verify_ssl:
         log.warning("the certificate of this cluster is not verified", extra={"provider": str(provider.ref)})
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    configuration.connection_pool_maxsize = CONNECTIONS
     client = ApiClient(configuration)
     client.user_agent = f"reconciler/{__version__}"
     hide = _hider([*configuration.api_key.values(), configuration.password or ""])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reconciler.core.actions import VmKey
 from reconciler.core.model import ObjectRef
-from reconciler.core.schedule import Load, admit
+from reconciler.core.schedule import Load, Place, admit
 
 A, B, C = ObjectRef("n", "a"), ObjectRef("n", "b"), ObjectRef("n", "c")
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -26,7 +26,8 @@ def names(admitted: tuple[VmKey, ...]) -> list[str]:
 
 
 def go(running: Iterable[Load], waiting: Iterable[Load], limit: int, served: dict[ObjectRef, datetime] | None = None) -> list[str]:
-    return names(admit(running, waiting, limit, served or {})[0])
+    """`served`: on h1."""
+    return names(admit(running, waiting, limit, {(plan, ("vc", "h1")): at for plan, at in (served or {}).items()})[0])
 
 
 def test_disks_are_counted_with_those_that_run() -> None:
@@ -66,33 +67,41 @@ def test_a_large_vm_is_not_overtaken_on_its_host_but_others_go_on() -> None:
     assert names(admitted) == ["far"] and {n for _, n in refused} == {"big", "small"}
 
 
+def test_what_a_plan_got_on_another_host_does_not_count() -> None:
+    elsewhere = {(B, ("vc", "h2")): AT, (A, ("vc", "h1")): AT - timedelta(seconds=1)}
+    assert names(admit([], [load(A, "a1"), load(B, "b1")], 1, elsewhere)[0]) == ["b1"]
+
+
 @settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=2, max_size=8),
     costs=st.lists(st.integers(1, 3), min_size=1, max_size=20),
     durations=st.lists(st.integers(1, 5), min_size=1, max_size=20),
+    hosts=st.integers(1, 3),
     limit=st.integers(1, 6),
 )
-def test_no_plan_starves_and_the_limit_holds(sizes: list[int], costs: list[int], durations: list[int], limit: int) -> None:
-    """Many rounds of admissions: between two turns of a plan that waits, each other one gets at most twice what fits at once."""
+def test_no_plan_starves_and_the_limit_holds(sizes: list[int], costs: list[int], durations: list[int], hosts: int, limit: int) -> None:
+    """Many rounds of admissions: between two turns of a plan that waits on a host, each other one gets at most twice what fits at once."""
     plans = [ObjectRef("n", f"p{i}") for i in range(len(sizes))]
-    waiting = [load(p, f"{p.name}-{i}", costs[i % len(costs)]) for p, size in zip(plans, sizes, strict=True) for i in range(size)]
+    wanted = [(p, i) for p, size in zip(plans, sizes, strict=True) for i in range(size)]
+    waiting = [load(p, f"{p.name}-{i}", costs[i % len(costs)], f"h{n % hosts}") for n, (p, i) in enumerate(wanted)]
     ends: dict[Load, int] = {}
-    served: dict[ObjectRef, datetime] = {}
-    since: dict[ObjectRef, dict[ObjectRef, int]] = {p: defaultdict(int) for p in plans}
+    served: dict[tuple[ObjectRef, Place], datetime] = {}
+    since: dict[tuple[ObjectRef, Place], Counter[ObjectRef]] = defaultdict(Counter)
     for now in range(1000):
         ends = {x: end for x, end in ends.items() if end > now}
         for key in admit(ends, waiting, limit, served)[0]:
             begun = next(x for x in waiting if x.key == key)
             waiting.remove(begun)
             ends[begun] = now + durations[len(waiting) % len(durations)]
-            served[begun.plan] = AT + timedelta(seconds=now)
-            since[begun.plan].clear()
-            for other in {x.plan for x in waiting} - {begun.plan}:
-                since[other][begun.plan] += begun.cost
-                assert since[other][begun.plan] <= 2 * max(limit, 3)
-        used = sum(x.cost for x in ends)
-        assert used <= limit or len(ends) == 1
+            served[(begun.plan, begun.place)] = AT + timedelta(seconds=now)
+            since[(begun.plan, begun.place)].clear()
+            for other in {x.plan for x in waiting if x.place == begun.place} - {begun.plan}:
+                since[(other, begun.place)][begun.plan] += begun.cost
+                assert since[(other, begun.place)][begun.plan] <= 2 * max(limit, 3)
+        for place in {x.place for x in ends}:
+            there = [x.cost for x in ends if x.place == place]
+            assert sum(there) <= limit or len(there) == 1
         if not waiting:
             return
     raise AssertionError("it does not end")
