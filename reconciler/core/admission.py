@@ -262,7 +262,17 @@ def _begin(
     was_on = source.power is Power.ON or (inherited and old is not None and old.was_on)
     record = vms[key]
     ref = VmRef(ground.plan.source, site, source.id, source.uuid, source.name)
-    claims[(site, source.uuid)] = Claim(site, source.uuid, source.name, record.run, record.slug, now, was_on, powered_off_by_us=inherited)
+    claims[(site, source.uuid)] = Claim(
+        site,
+        source.uuid,
+        source.name,
+        record.run,
+        record.slug,
+        now,
+        was_on,
+        powered_off_by_us=inherited,
+        reserved=old.reserved if old is not None else "",
+    )
     record = replace(
         record,
         id=source.id,

@@ -17,7 +17,7 @@ from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_li
 from reconciler.core.datapath import DATASTORE, EXPORT
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import MarkState, Power, Watermark
-from reconciler.core.moves import Do, Fail, Move, Note, Refresh, Wait, dying, out_of_sight, ref, source_changed, target_runs, target_still
+from reconciler.core.moves import Do, Fail, Move, Note, Refresh, Wait, disturbed, dying, out_of_sight, ref, source_changed, undisturbed
 from reconciler.core.record import FrozenDisk, RoundRecord, VmRecord
 from reconciler.core.target import Binder, CopyJob, Job, JobPhase, Volume, VolumeMode
 from reconciler.core.view import View
@@ -30,8 +30,8 @@ WATERMARK_STEP_BYTES = 256 << 20  # a watermark is patched when it grew this muc
 def next_move(v: View) -> Move:
     if not _running_guest(v) and v.source_power in (Power.ON, Power.SUSPENDED):
         return source_changed(v)
-    if not target_still(v):
-        return target_runs(v)
+    if not undisturbed(v):
+        return disturbed(v)
     if (lost := dying(v)) is not None:
         return Fail("VolumeLost", f"{lost}; start another Migration")
     jobs = v.jobs

@@ -239,7 +239,17 @@ def _absorb(record: VmRecord, view: View) -> tuple[VmRecord, Claim | None]:
                 record = story.close(record, kind, now, void=outcome.error.message)
     if isinstance(view.target, Known) and (vm := view.our_target_vm) is not None and vm.power is Power.ON:
         record = story.close(record, IntentKind.START_TARGET, now)
-    return story.with_outage(record, view), claim
+    return story.with_outage(record, view), _seen_target(claim, view)
+
+
+def _seen_target(claim: Claim | None, view: View) -> Claim | None:
+    """The reserved VM as it is now; one that was set back only when nothing is left that its forgotten time may have made untrue."""
+    if claim is None or (claim.run, claim.slug) != view.key or not isinstance(view.target, Known):
+        return claim
+    behind = view.record.milestone.order >= Milestone.HANDED_OVER.order
+    if behind or view.reserved in ("", claim.reserved) or (view.set_back and (view.jobs or view.proofs)):
+        return claim
+    return replace(claim, reserved=view.reserved)
 
 
 _INTENT_OF: dict[str, tuple[IntentKind, ...]] = {

@@ -110,7 +110,7 @@ def _target_left_halted(v: View) -> bool:
 _RESERVE: tuple[Step, ...] = (
     Step(Phase.CLAIM, Stage.INITIALIZE, reserving.claimed, reserving.claim),
     Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, reserving.ensure_namespace),
-    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, lambda v: _volumes_there(v) and moves.target_still(v), reserving.ensure_volumes),
+    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, lambda v: _volumes_there(v) and moves.undisturbed(v), reserving.ensure_volumes),
     Step(Phase.BIND_VOLUMES, Stage.INITIALIZE, _volumes_bound, reserving.bind_volumes),
     Step(Phase.PREFLIGHT, Stage.INITIALIZE, preflight.tried, preflight.try_volumes),
     Step(Phase.RESERVE_VM, Stage.INITIALIZE, _vm_reserved, reserving.reserve_vm),
@@ -132,13 +132,13 @@ WARM_BEFORE: tuple[Step, ...] = (
 )
 
 COLD_COPY: tuple[Step, ...] = (
-    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked and moves.target_still(v), copying.next_move),
+    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked and moves.undisturbed(v), copying.next_move),
     Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, handing.hand_over),
 )
 
 WARM_COPY: tuple[Step, ...] = (
     Step(Phase.CONSOLIDATE, Stage.CUTOVER, warming.no_snapshot, warming.drop_snapshots),
-    Step(Phase.COPY_CHANGES, Stage.CUTOVER, lambda v: v.all_marked and moves.target_still(v), warming.final_copy),
+    Step(Phase.COPY_CHANGES, Stage.CUTOVER, lambda v: v.all_marked and moves.undisturbed(v), warming.final_copy),
     Step(Phase.HAND_OVER, Stage.VM_CREATION, lambda v: False, handing.hand_over),
 )
 

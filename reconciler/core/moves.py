@@ -177,8 +177,7 @@ def dirty(v: View) -> tuple[Volume, ...]:
 
 def dirty_marks(v: View) -> Move:
     """Before a source is powered on. A target that ran has changed its own disks: then no mark is true, with a change id or without."""
-    found = dirty(v) if target_still(v) else tuple(x for _, x in v.volumes if x.mark is not None or x.watermark is not None)
-    volumes = tuple((x, None) for x in found)
+    volumes = tuple((x, None) for x in (dirty(v) if undisturbed(v) else v.proofs))
     return Do(PutMarks(v.key, v.frozen.destination, volumes, v.owner), "the copies are marked dirty: one side or the other runs")
 
 
@@ -188,19 +187,27 @@ def target_still(v: View) -> bool:
     return (vm is None or vm.power is Power.OFF) and not _guests(v)
 
 
+def undisturbed(v: View) -> bool:
+    """... nor did one since the proofs were made, as far as this branch knows."""
+    return target_still(v) and not v.set_back
+
+
 def _guests(v: View) -> tuple[str, ...]:
     return tuple(f"pod {w.pod} on PVC {x.name}" for _, x in v.volumes for w in x.writers if w.role == "vmi" and not w.fenced)
 
 
-def target_runs(v: View) -> Move:
-    """Somebody started the reserved VM before it was handed over: it has written to its disks, so no mark on them is true any more."""
+def disturbed(v: View) -> Move:
+    """Somebody started the reserved VM before it was handed over: it has written to its disks, so no mark on them is true any more. Or he
+    may have, in a time that a restored cluster has forgotten."""
     f = v.frozen
     for job in v.jobs:
         if not job.deleting:
             act = DropCopy(v.key, f.destination, job.namespace, job.name, v.owner)
-            return Do(act, "the copy is stopped: a guest runs on the target disks", attempt=job.attempt + 1)
-    if any(x.mark is not None or x.watermark is not None for _, x in v.volumes):
+            return Do(act, "the copy is stopped: a guest runs, or ran, on the target disks", attempt=job.attempt + 1)
+    if v.proofs:
         return dirty_marks(v)
+    if target_still(v):
+        return Wait("the importer Job is ending")
     guests = "; ".join(_guests(v))
     which = f" ({guests})" if guests else ""
     return Hold(

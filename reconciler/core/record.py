@@ -311,7 +311,10 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`claims/<site uuid>/<vm uuid>.yaml`: which run owns a source VM. Kept for ever after HANDED_OVER."""
+    """`claims/<site uuid>/<vm uuid>.yaml`: which run owns a source VM. Kept for ever after HANDED_OVER.
+
+    `reserved`: the target VM as it was seen last (View.reserved), by whichever run.
+    """
 
     site_uuid: str
     vm_uuid: str
@@ -323,6 +326,7 @@ class Claim:
     powered_off_by_us: bool = False
     released: datetime | None = None
     forever: bool = False
+    reserved: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,11 @@ from reconciler.core.moves import (
     Reach,
     Wait,
     changed_disks,
+    disturbed,
     drop_binder,
     out_of_sight,
     ref,
-    target_runs,
-    target_still,
+    undisturbed,
 )
 from reconciler.core.record import IntentKind
 from reconciler.core.target import TargetVmSpec, VolumeSpec
@@ -79,8 +79,8 @@ def volume_specs(v: View) -> tuple[VolumeSpec, ...]:
 
 def ensure_volumes(v: View) -> Move:
     """Create what is missing and adopt what an earlier run of ours left under the same key (its UNWIND has ended: the claim is ours)."""
-    if not target_still(v):
-        return target_runs(v)
+    if not undisturbed(v):
+        return disturbed(v)
     run = str(v.record.run)
     if finished := [x.name for _, x in v.volumes if x.migration != run and x.owners]:
         text = f"PVC {', '.join(finished)} of this source VM belongs to a finished VirtualMachine and is left alone"

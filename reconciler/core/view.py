@@ -205,13 +205,27 @@ class View:
         vm = self.our_target_vm
         return f"{vm.uid}/{vm.generation}" if vm else ""
 
+    @property
+    def set_back(self) -> bool:
+        """The target VM is an older one than was seen before: the cluster was restored from a backup. A guest may have run on the disks
+        since, and the restored marks know nothing of it. Behind hand-over it runs as it should."""
+        last = self.claim.reserved if self.claim is not None and self.record.milestone.order < Milestone.HANDED_OVER.order else ""
+        return bool(last and self.reserved) and not _follows(self.reserved, last)
+
     def _believed(self, volume: Volume) -> Volume:
         """No proof of a time before the reserved VM was changed, nor of bytes that were lost: unproven means dirty. Behind hand-over the
         disks are the target's own."""
         if self.record.milestone.order >= Milestone.HANDED_OVER.order:
             return volume
         fresh = volume.mark is None or volume.mark.target == self.reserved
-        return volume if fresh and volume.phase != "Lost" else replace(volume, mark=None, watermark=None)
+        believed = fresh and volume.phase != "Lost" and not self.set_back
+        return volume if believed else replace(volume, mark=None, watermark=None)
+
+    @property
+    def proofs(self) -> tuple[Volume, ...]:
+        """Volumes of ours that carry a mark or a watermark, to be believed or not."""
+        ours = ((x, self.volume(d)) for d, x in self.volumes)
+        return tuple(x for x, raw in ours if raw is not None and (raw.mark is not None or raw.watermark is not None))
 
     @property
     def disbelieved(self) -> tuple[str, ...]:
@@ -304,6 +318,13 @@ class View:
         return tuple(
             f"pod {w.pod} ({w.phase}) on PVC {v.name}" for _, v in self.volumes for w in v.writers if not w.fenced and w.role != "binder"
         )
+
+
+def _follows(reserved: str, last: str) -> bool:
+    """The same VM, its spec changed as often or more often. Both as View.reserved tells it."""
+    uid, _, generation = reserved.rpartition("/")
+    last_uid, _, last_generation = last.rpartition("/")
+    return uid == last_uid and int(generation) >= int(last_generation)
 
 
 def owner_of(record: VmRecord, commit: str, instance: Instance) -> Owner:

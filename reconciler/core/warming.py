@@ -22,7 +22,7 @@ from reconciler.core.copying import abandon, broken_snapshot, grown_watermarks, 
 from reconciler.core.datapath import DATASTORE, EXPORT
 from reconciler.core.inventory import SourceSnapshot, SourceVm
 from reconciler.core.model import Absent, Known, Mark, MarkState, Milestone, Power
-from reconciler.core.moves import Do, Hold, Move, Note, Wait, changed_disks, out_of_sight, ref, target_runs, target_still
+from reconciler.core.moves import Do, Hold, Move, Note, Wait, changed_disks, disturbed, out_of_sight, ref, undisturbed
 from reconciler.core.record import FrozenVm, IntentKind, RoundRecord, VmRecord
 from reconciler.core.target import Volume
 from reconciler.core.view import View
@@ -113,8 +113,8 @@ def precopy(v: View) -> Move:
         return unseen
     assert isinstance(v.source, Known)
     vm = v.source.value
-    if not target_still(v):
-        return target_runs(v)
+    if not undisturbed(v):
+        return disturbed(v)
     r, ours = v.round, v.our_snapshots
     mine = next((s for s in ours if r is not None and s.key == v.snapshot_key(r.number)), None)
     if stray := [s for s in ours if s is not mine]:

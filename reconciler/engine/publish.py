@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from reconciler.core.desired import Desired, Problem
 from reconciler.core.model import ObjectRef
-from reconciler.core.record import Progress, Records, VmRecord
+from reconciler.core.record import Claim, Progress, Records, VmRecord
 from reconciler.manifests import record as codec
 from reconciler.manifests import recordpaths
 from reconciler.manifests.composed import compose_status
@@ -59,10 +59,16 @@ def _without_progress(record: VmRecord) -> VmRecord:
     return replace(record, message="", disks=disks, pipeline=steps)
 
 
+def _owners(records: Records) -> dict[tuple[str, str], Claim]:
+    """What a claim says besides how the target VM was seen last."""
+    return {key: replace(claim, reserved="") for key, claim in records.claims.items()}
+
+
 def urgency(old: Records, new: Records) -> Urgency:
-    if old.claims != new.claims or old.runs != new.runs or old.archived != new.archived or old.instance != new.instance:
+    claimed = old.claims != new.claims and _owners(old) != _owners(new)
+    if claimed or old.runs != new.runs or old.archived != new.archived or old.instance != new.instance:
         return Urgency.NOW
-    worst = Urgency.NONE if old.statuses == new.statuses else Urgency.SOON
+    worst = Urgency.NONE if (old.statuses, old.claims) == (new.statuses, new.claims) else Urgency.SOON
     for key, record in new.vms.items():
         was = old.vms.get(key)
         if was is record or was == record:

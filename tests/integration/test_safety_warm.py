@@ -200,6 +200,27 @@ def test_row_05_a_start_is_void_when_the_source_was_booted_behind_the_intent() -
     succeed(world)
 
 
+# ---- row 7 ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_row_07_a_cluster_set_back_to_before_its_target_ran_believes_no_mark() -> None:
+    """The restored mark and the restored VM agree; only git knows that a guest ran on the disk in between."""
+    world = land()
+    live(world, rounds(1))
+    world.back_up()
+    world.person_starts("web")
+    for _ in range(3):
+        step(world)
+    assert "a guest runs" in record(world).message
+    known = len(copies(world))
+    world.restore_cluster(-1)
+    (volume,) = world.volumes.values()
+    assert volume.mark is not None and volume.mark.target == f"{world.targets['web'].uid}/{world.targets['web'].generation}"
+    cut_over(world)
+    succeed(world)
+    assert [d.since for d in copies(world)[known].disks] == [None], "a copy of the time before counted"
+
+
 # ---- row 9 ------------------------------------------------------------------------------------------------------------------------------
 
 

@@ -135,6 +135,7 @@ class LiveLand(Toyland):
         self.started: set[str] = set()  # target VMs that we started
         self.rewound_at: datetime | None = None
         self.foreign: dict[str, object] = {}
+        self.unseen_starts: set[tuple[str, str]] = set()  # (source, View.reserved) of targets that people started, and git does not know it
         self.keep_finals()
 
     def newborn(self) -> Reconciler:
@@ -286,6 +287,8 @@ class LiveLand(Toyland):
         self.judge_commit(self.records, after)
         self.past.append((self.records, list(self.ancestors)))
         self.commits += 1
+        seen = {(f"{c.site_uuid}/{c.vm_uuid}", c.reserved) for c in after.claims.values()}
+        self.unseen_starts -= seen
         self.records = replace(after, commit=f"s{self.commits}")
         self.ancestors.append(self.records.commit)
 
@@ -515,6 +518,8 @@ class LiveLand(Toyland):
         """The guest writes to its disks, whatever is on them."""
         vm = self.targets[name]
         self.targets[name] = replace(vm, power=Power.ON, run_strategy="Always", ready=True, generation=vm.generation + 1)
+        if name not in self.started:
+            self.unseen_starts.add((vm.source, f"{vm.uid}/{vm.generation + 1}"))
         for volume in self.volumes.values():
             if volume.key.startswith(vm.source.rpartition("/")[2] + "/") and name not in self.started:
                 self.content[volume.uid] = [-1, -1]
@@ -522,6 +527,8 @@ class LiveLand(Toyland):
     def person_stops(self, name: str) -> None:
         vm = self.targets[name]
         self.targets[name] = replace(vm, power=Power.OFF, run_strategy="Halted", ready=False, generation=vm.generation + 1)
+        if (now := (vm.source, f"{vm.uid}/{vm.generation}")) in self.unseen_starts:
+            self.unseen_starts ^= {now, (vm.source, f"{vm.uid}/{vm.generation + 1}")}
 
     def back_up(self) -> None:
         self.backups.append({n: copy(getattr(self, n)) for n in ("volumes", "jobs", "targets", "binders")})

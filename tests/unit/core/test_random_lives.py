@@ -274,6 +274,11 @@ class Lives(RuleBasedStateMachine):
 
     @rule(age=st.integers(0, 5))
     def restore_the_cluster(self, age: int) -> None:
+        """A start of a target that git does not know of, and then no cluster that does: nobody can tell (README, Limits)."""
+        if self.land.unseen_starts:
+            self.land.one_pass(self.land.lease)
+        if self.land.unseen_starts:
+            return
         self.restored = True  # what an ended run removed may be back
         self.land.restore_cluster(-1 - age % len(self.land.backups))
         for name, vm in list(self.land.foreign.items()):
