@@ -156,6 +156,10 @@ class TargetDriver(Protocol):
         """A direct read of one VM, now (guards)."""
         ...
 
+    def read_vms(self, namespace: str) -> tuple[TargetVm, ...]:
+        """A direct read of all VMs of a namespace, whoever made them (guards)."""
+        ...
+
     def read_volume(self, namespace: str, name: str) -> Known[Volume] | Absent:
         """A direct read of one PVC and the pods that use it, now (guards)."""
         ...

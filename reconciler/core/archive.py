@@ -182,8 +182,8 @@ def _disks(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, owner
             named = (x.namespace, x.name) == (frozen.namespace, disk.pvc)
             if named and x.ours and x.key == key and x.migration == str(record.run) and not x.owners & machines:
                 mine.append(x)
-    if kept_by or any(not w.fenced and w.role not in _OURS for v in mine for w in v.writers):
-        return Debt(record)  # a VM of that name, or a foreign pod, uses them: no longer ours to remove
+    if kept_by or any(v.users(inventory.vms) for v in mine) or any(not w.fenced and w.role not in _OURS for v in mine for w in v.writers):
+        return Debt(record)  # a VM of that name or of others, or a foreign pod, uses them: no longer ours to remove
     if any(not w.fenced for v in mine for w in v.writers):
         return Debt(record, wait=f"a pod may still write to the disks of {record.name}")
     names = tuple(v.name for v in mine if not v.deleting)

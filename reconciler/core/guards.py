@@ -120,8 +120,11 @@ def may_copy(volumes: tuple[tuple[str, Known[Volume] | Absent], ...]) -> str | N
     return None
 
 
-def may_delete_volume(volume: Known[Volume] | Absent) -> str | None:
+def may_delete_volume(volume: Known[Volume] | Absent, vms: tuple[TargetVm, ...]) -> str | None:
+    """`vms`: all of its namespace, by a direct read."""
     match volume:
+        case Known(v) if users := v.users(vms):
+            return f"VirtualMachine {users[0].namespace}/{users[0].name} has PVC {v.name} as a disk"
         case Known(v) if busy := [w.pod for w in v.writers if not w.fenced]:
             return f"pod {busy[0]} may still use PVC {v.name}"
         case _:

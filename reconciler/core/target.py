@@ -6,7 +6,7 @@ Units: bytes, unless a name says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -202,6 +202,11 @@ class Volume:
     vm: str = ""  # annotation: the record's slug
     instance: str = ""  # label: the reconciler that made it
 
+    def users(self, vms: Iterable[TargetVm]) -> tuple[TargetVm, ...]:
+        """Machines of others that have it as a disk; one that is off has no pod that would tell. `vms`: at least those of its namespace."""
+        named = (v for v in vms if v.namespace == self.namespace and self.name in v.claims and not v.deleting)
+        return tuple(v for v in named if not (v.ours and v.source == self.source))
+
 
 class JobPhase(StrEnum):
     SUSPENDED = "Suspended"
@@ -275,6 +280,7 @@ class TargetVm:
     deleting: bool = False
     instance: str = ""  # label: the reconciler that made it
     generation: int = 0
+    claims: frozenset[str] = frozenset()  # names of the PVCs that its spec has as disks
 
 
 @dataclass(frozen=True, slots=True)

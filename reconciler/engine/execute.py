@@ -185,7 +185,8 @@ def _start_target(action: StartTarget, sites: Sites) -> None:
 
 def _drop_volumes(action: DropVolumes, sites: Sites) -> None:
     target = sites.target_at(action.site)
+    vms = target.read_vms(action.namespace)
     for name in action.names:
-        _ask(guards.may_delete_volume(target.read_volume(action.namespace, name)))
+        _ask(guards.may_delete_volume(target.read_volume(action.namespace, name), vms))
     for name in action.names:
         target.drop_volume(action.namespace, name, action.owner)

@@ -260,6 +260,18 @@ class TargetContract:
         assert seen_vm(site).run_strategy == "Halted"
         assert seen_volume(site).resource_version == volume.resource_version
 
+    def test_a_machine_of_others_that_is_off_uses_its_disks_all_the_same(self, site: TargetSite) -> None:
+        """No pod would tell."""
+        site.driver.ensure_volume(want.volume(site), None)
+        site.driver.ensure_vm(want.machine(site))
+        borrower = want.machine(site, OTHER_VM, name="borrower")
+        site.driver.ensure_vm(replace(borrower, disks=want.machine(site).disks))
+        site.settle()
+        bulk, direct = site.driver.read_inventory([site.namespace]).vms, site.driver.read_vms(site.namespace)
+        assert sorted(bulk, key=str) == sorted(direct, key=str) and len(direct) == 2
+        assert all(vm.claims == {seen_volume(site).name} for vm in direct)
+        assert [vm.name for vm in seen_volume(site).users(direct)] == ["borrower"]
+
     # ---- the VM
 
     def test_a_vm_is_made_halted(self, site: TargetSite) -> None:

@@ -134,6 +134,69 @@ def test_what_others_made_is_never_deleted(lab: SimLab) -> None:
     assert code == 1 and objects(lab) == strangers
 
 
+def borrow(lab: SimLab, pvc: str) -> None:
+    """A person takes our disk for a machine of his own, which is off."""
+    volumes = [{"name": "root", "containerDisk": {"image": "x"}}, {"name": "data", "persistentVolumeClaim": {"claimName": pvc}}]
+    spec = {"runStrategy": "Halted", "template": {"spec": {"domain": {"devices": {}}, "volumes": volumes}}}
+    lab.cluster.put(
+        {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "his", "namespace": "shop"}, "spec": spec}
+    )
+
+
+def swept(lab: SimLab) -> list[dict[str, Any]]:
+    for _ in range(4):
+        _, found = run(lab, delete=True)
+        lab.clock.sleep(3.0)
+    return found
+
+
+def test_a_disk_of_a_foreign_machine_that_is_off_stays(lab: SimLab) -> None:
+    (pvc,) = {name for kind, name in orphaned(lab) if kind == "PersistentVolumeClaim"}
+    borrow(lab, pvc)
+    (left,) = swept(lab)
+    assert left["name"] == pvc and not left["deletable"] and "VirtualMachine shop/his" in left["hindrance"]
+    assert objects(lab) == {("PersistentVolumeClaim", pvc), ("VirtualMachine", "his")}
+    borrow(lab, "another-disk")
+    assert swept(lab) == [] and objects(lab) == {("VirtualMachine", "his")}
+
+
+def test_one_that_was_taken_after_the_look_stays_too(lab: SimLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pvc,) = {name for kind, name in orphaned(lab) if kind == "PersistentVolumeClaim"}
+    look = sweep.look
+
+    def late(*args: Any) -> Any:
+        found = look(*args)
+        if not lab.cluster.find("VirtualMachine", "shop", "his"):
+            borrow(lab, pvc)
+        return found
+
+    monkeypatch.setattr(sweep, "look", late)
+    _, found = run(lab, delete=True)
+    assert next("shop/his" in x["result"] for x in found if x["name"] == pvc)
+    assert ("PersistentVolumeClaim", pvc) in objects(lab)
+
+
+@pytest.mark.parametrize("end", ["cancel", "archive"])
+def test_neither_a_cancel_nor_an_archive_takes_it(lab: SimLab, end: str) -> None:
+    lab.vm("web")
+    lab.plan("web")
+    lab.migration()
+    lab.commit()
+    go_on(lab, lambda: bool(lab.cluster.find_all("Job")))
+    (pvc,) = lab.cluster.find_all("PersistentVolumeClaim")
+    borrow(lab, pvc["metadata"]["name"])
+    lab.migration(cancel=["web"])
+    lab.commit("cancel")
+    go_on(lab, lab.ended)
+    assert record_of(lab, "web").result is Result.CANCELED and machine(lab, "web").power.value == "on"
+    if end == "archive":
+        plan = lab.clone / "plans/wave.yaml"
+        plan.write_text(plan.read_text() + "  archived: true\n")
+        lab.commit("close")
+        go_on(lab, lambda: bool(lab.records().archived))
+    assert objects(lab) == {("PersistentVolumeClaim", pvc["metadata"]["name"]), ("VirtualMachine", "his")}
+
+
 def test_a_finished_vm_is_safe_even_without_any_record(lab: SimLab) -> None:
     lab.vm("on")
     lab.vm("off", on=False)

@@ -52,7 +52,7 @@ def read(api: Api, site: SiteInfo, namespaces: Sequence[str], us: Instance) -> T
         volumes=tuple(volume for part in lists for volume in _volumes(part, nodes, waiting, us)),
         jobs=tuple(job for part in lists for job in _jobs(part, us)),
         binders=tuple(binder for part in lists for binder in _binders(part, ground, us)),
-        vms=tuple(vm for part in lists for vm in _machines(part, us)),
+        vms=tuple(vm for part in lists for vm in _machines(part.machines, part.instances, us)),
         instance_types=_instance_types(api),
         strangers=tuple(stranger for part in lists for stranger in _strangers(part, us)),
     )
@@ -61,11 +61,18 @@ def read(api: Api, site: SiteInfo, namespaces: Sequence[str], us: Instance) -> T
 def _read_lists(api: Api, namespace: str) -> _Lists:
     claims, jobs, pods = (api.list(kind, namespace) for kind in (kinds.VOLUMES, kinds.JOBS, kinds.PODS))
     events = api.list(kinds.EVENTS, namespace, _WARNINGS)
+    return _Lists(claims, jobs, pods, events, *_list_machines(api, namespace))
+
+
+def _list_machines(api: Api, namespace: str) -> tuple[Sequence[Obj], Sequence[Obj]]:
     try:
-        machines, instances = (api.list(kind, namespace) for kind in (kinds.MACHINES, kinds.INSTANCES))
+        return api.list(kinds.MACHINES, namespace), api.list(kinds.INSTANCES, namespace)
     except failures.NotFound as err:
         raise RetryableError("KubeVirtMissing", f"{api.site} does not serve kubevirt.io/v1; install KubeVirt there") from err
-    return _Lists(claims, jobs, pods, events, machines, instances)
+
+
+def read_vms(api: Api, namespace: str, us: Instance) -> tuple[TargetVm, ...]:
+    return tuple(_machines(*_list_machines(api, namespace), us))
 
 
 def _volumes(lists: _Lists, nodes: Mapping[str, Obj], waiting: frozenset[str], us: Instance) -> Iterable[Volume]:
@@ -117,9 +124,9 @@ def _strangers(lists: _Lists, us: Instance) -> Iterable[Stranger]:
         yield from (parse.stranger(resource.kind, o) for o in objs if labels.is_managed(o) and not labels.is_ours(o, us))
 
 
-def _machines(lists: _Lists, us: Instance) -> Iterable[TargetVm]:
-    instances = {instance["metadata"]["name"]: instance for instance in lists.instances}
-    return (parse.target_vm(vm, instances.get(vm["metadata"]["name"]), us) for vm in lists.machines)
+def _machines(machines: Iterable[Obj], instances: Iterable[Obj], us: Instance) -> Iterable[TargetVm]:
+    by_name = {instance["metadata"]["name"]: instance for instance in instances}
+    return (parse.target_vm(vm, by_name.get(vm["metadata"]["name"]), us) for vm in machines)
 
 
 def _storage_classes(api: Api) -> tuple[StorageClass, ...]:

@@ -6,7 +6,7 @@ Whatever a person may have damaged (an annotation that is no JSON, a missing sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -182,7 +182,19 @@ def target_vm(vm: Obj, instance: Obj | None, us: Instance) -> TargetVm:
         deleting=deleting(vm),
         instance=labels.instance_of(vm),
         generation=int(metadata.get("generation") or 0),
+        claims=frozenset(_claims(spec)),
     )
+
+
+def _claims(spec: Obj) -> Iterator[str]:
+    """PVCs of a VirtualMachine's spec; a DataVolume's PVC has its name."""
+    yield from (t["metadata"]["name"] for t in spec.get("dataVolumeTemplates") or [])
+    for volume in ((spec.get("template") or {}).get("spec") or {}).get("volumes") or []:
+        for source in (volume, volume.get("ephemeral") or {}):
+            yield from filter(
+                None, ((source.get("persistentVolumeClaim") or {}).get("claimName"), (source.get("dataVolume") or {}).get("name"))
+            )
+        yield from filter(None, [(volume.get("memoryDump") or {}).get("claimName")])
 
 
 def _power(strategy: str, instance: Obj | None) -> Power:

@@ -53,6 +53,9 @@ class KubeVirtTarget:
             return Absent()
         return Known(parse.target_vm(vm, self._api.find(kinds.INSTANCES, namespace, name), self._us))
 
+    def read_vms(self, namespace: str) -> tuple[TargetVm, ...]:
+        return inventory.read_vms(self._api, namespace, self._us)
+
     def read_volume(self, namespace: str, name: str) -> Known[Volume] | Absent:
         return claims.read(self._api, namespace, name, self._us)
 

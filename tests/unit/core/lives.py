@@ -469,7 +469,7 @@ class LiveLand(Toyland):
 
     def _drop_volumes(self, action: DropVolumes) -> None:
         for pvc in action.names:
-            self._ask(guards.may_delete_volume(self._read_volume(pvc)))
+            self._ask(guards.may_delete_volume(self._read_volume(pvc), tuple(self.targets.values())))
         for pvc in action.names:
             found = self.volumes.get(pvc)
             if found is None:

@@ -78,5 +78,5 @@ def test_no_copy_and_no_deletion_beside_a_writer() -> None:
     busy = Known(replace(PVC, writers=(WRITER,)))
     assert guards.may_copy((("p", Known(PVC)),)) is None
     assert guards.may_copy((("p", busy),)) and guards.may_copy((("p", Absent()),))
-    assert guards.may_delete_volume(busy) and guards.may_delete_volume(Known(PVC)) is None
+    assert guards.may_delete_volume(busy, ()) and guards.may_delete_volume(Known(PVC), ()) is None
     assert guards.may_delete_vm(Known(replace(VM, run_strategy="Always"))) and guards.may_delete_vm(Known(VM)) is None
