@@ -82,6 +82,7 @@ class _Reader:
         self._places: dict[str, Position] = {}
         self._nodes = 0
         self._aliases = 0
+        self.long_quote: Any = None  # the newest quoted scalar of several lines
         self.faults: list[Fault] = []
 
     def documents(self) -> Iterator[YamlDocument]:
@@ -160,6 +161,8 @@ class _Reader:
 
     def _scalar(self, event: Any, path: str) -> object:
         text: str = event.value
+        if event.style in ("'", '"') and event.end_mark.line > event.start_mark.line:
+            self.long_quote = event
         if event.implicit[0]:
             return plain_scalar(text)
         if event.implicit[1] or event.tag in ("!", f"{_CORE}str"):
@@ -228,19 +231,37 @@ def parse(data: bytes) -> tuple[tuple[YamlDocument, ...], tuple[Fault, ...]]:
     except _Stop as stop:
         reader.faults.append(stop.fault)
     except YAMLError as err:
-        reader.faults.append(_syntax_fault(err, data))
+        reader.faults.append(_open_quote(err, reader.long_quote) or _syntax_fault(err, data))
     finally:
         parser.dispose()
     return tuple(documents), tuple(reader.faults)
 
 
+def _open_quote(err: Any, long_quote: Any) -> Fault | None:
+    """A closing quote that is missing is noticed at the next quote, or at the end of the file; what helps is where it opened."""
+    context, problem = getattr(err, "context", None) or "", getattr(err, "problem", None) or ""
+    mark = getattr(err, "problem_mark", None)
+    if context == "while scanning a quoted scalar" and ("end of stream" in problem or "document indicator" in problem):
+        at = err.context_mark
+        return Fault(at.line + 1, at.column + 1, "", "YamlInvalid", "not valid YAML: the quote that opens here is never closed")
+    if long_quote is not None and mark is not None and mark.line == long_quote.end_mark.line:
+        text = f"the quote that opens here is closed only in line {mark.line + 1}, where more text follows"
+        return _fault(long_quote, "", "YamlInvalid", f"not valid YAML: {text}", "is its own closing quote missing?")
+    return None
+
+
 def _syntax_fault(err: Any, data: bytes) -> Fault:
-    """libyaml's own words without its excerpt of the text, which may hold anything."""
+    """libyaml's own words without its excerpt of the text, which may hold anything. What is never closed is told where it opened."""
     mark = getattr(err, "problem_mark", None) or getattr(err, "context_mark", None)
     if mark is not None:
+        lines = data.decode(errors="replace").splitlines()
+        if mark.line >= len(lines):
+            mark = getattr(err, "context_mark", None) or mark
         words = " ".join(part for part in (getattr(err, "context", None), getattr(err, "problem", None)) if part)
         hint = "indent with spaces, not tabs" if "\\t" in words or "tab" in words.split() else ""
-        return Fault(mark.line + 1, mark.column + 1, "", "YamlInvalid", f"not valid YAML: {words}", hint)
+        beyond = mark.line >= len(lines)
+        line, column = (len(lines), 1) if beyond else (mark.line + 1, mark.column + 1)
+        return Fault(line, column, "", "YamlInvalid", f"not valid YAML: {words}", hint)
     at = getattr(err, "position", 0) or 0
     line = data.count(b"\n", 0, at) + 1
     return Fault(line, 1, "", "YamlInvalid", f"not valid YAML: {getattr(err, 'reason', 'unreadable bytes')}", "save the file as UTF-8")

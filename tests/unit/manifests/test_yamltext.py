@@ -107,9 +107,10 @@ def test_duplicate_keys_name_the_first_place() -> None:
 @pytest.mark.parametrize(
     ("text", "reason", "line"),
     [
-        ("a: 1\nb: [1,\nc: 2\n", "YamlInvalid", 4),
+        ("a: 1\nb: [1,\nc: 2\n", "YamlInvalid", 2),
+        ("a: 1\nb: {x: 1,\n", "YamlInvalid", 2),
         ("a: 1\n\tb: 2\n", "YamlInvalid", 2),
-        ("a: 'open\n", "YamlInvalid", 2),
+        ("a: 'open\n", "YamlInvalid", 1),
         ("a: *nowhere\n", "YamlInvalid", 1),
         ("name: {{ .Values.name }}\n", "BadKey", 1),
         ("? [a, b]\n: 1\n", "BadKey", 1),
@@ -122,6 +123,32 @@ def test_duplicate_keys_name_the_first_place() -> None:
 )
 def test_broken_text_has_a_reason_and_a_line(text: str, reason: str, line: int) -> None:
     assert (reason, line) in reasons(text)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("rest", ["", "\n", "\nc: 3\nd: 4\n", "\n---\ne: 1\n", "\nc:\n  - f: 1\n"])
+def test_a_quote_that_is_never_closed_is_told_where_it_opened(quote: str, rest: str) -> None:
+    _, (fault,) = parse(f"a: 1\nb: é{quote}\nc: [1, {quote}open{rest}".encode())
+    assert (fault.line, fault.column) == (3, 8) and "never closed" in fault.message
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_one_that_the_next_quote_closes_is_told_where_it_opened(quote: str) -> None:
+    """Most manifests have more quotes further down."""
+    text = f"metadata: {{name: web}}\nspec:\n  url: {quote}https://host/sdk\n  secret: {quote}s{quote}\n  type: {quote}x{quote}\n"
+    _, (fault,) = parse(text.encode())
+    assert (fault.line, fault.column) == (3, 8), fault
+    assert "line 4" in fault.message and fault.hint and "host" not in fault.message
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: [1\n", "a: {b\n\n", "a:\n  - [x,\n", "a: {x: 1,\n", "a: !!\n", "a: [\n# more\n"])
+def test_no_line_lies_behind_the_end(text: str) -> None:
+    _, (fault,) = parse(text.encode())
+    assert 1 <= fault.line <= len(text.splitlines()), fault
+
+
+def test_a_quote_over_several_lines_is_not_to_blame_for_what_is_wrong_elsewhere() -> None:
+    assert reasons("a: 'one\n  two'\nb: 1\n\tc: 2\n") == [("YamlInvalid", 4)]
 
 
 @pytest.mark.parametrize("data", [b"a: \xff\xfe\n", b"a: 1\nb: \x00\n", b"a: \xed\xa0\x80\n"])
