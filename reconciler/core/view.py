@@ -213,13 +213,13 @@ class View:
         return bool(last and self.reserved) and not _follows(self.reserved, last)
 
     def _believed(self, volume: Volume) -> Volume:
-        """No proof of a time before the reserved VM was changed, nor of bytes that were lost: unproven means dirty. Behind hand-over the
-        disks are the target's own."""
+        """No proof of bytes that were lost, nor a mark of a time before the reserved VM was changed (a watermark says itself, by its round
+        key, which time it is of): unproven means dirty. Behind hand-over the disks are the target's own."""
         if self.record.milestone.order >= Milestone.HANDED_OVER.order:
             return volume
-        fresh = volume.mark is None or volume.mark.target == self.reserved
-        believed = fresh and volume.phase != "Lost" and not self.set_back
-        return volume if believed else replace(volume, mark=None, watermark=None)
+        if volume.phase == "Lost" or self.set_back:
+            return replace(volume, mark=None, watermark=None)
+        return volume if volume.mark is None or volume.mark.target == self.reserved else replace(volume, mark=None)
 
     @property
     def proofs(self) -> tuple[Volume, ...]:

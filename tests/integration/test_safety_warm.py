@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from reconciler.core import guards
-from reconciler.core.actions import Action, DropSnapshot, EnsureCopy, EnsureSnapshot, PowerSource, PutMarks, StartTarget
+from reconciler.core.actions import Action, DropSnapshot, EnsureCopy, EnsureSnapshot, PowerSource, PutMarks, PutWatermarks, StartTarget
 from reconciler.core.desired import InventoryRef, MigrationSpec
 from reconciler.core.model import Known, Milestone, Mode, ObjectRef, Power, Result, VmRef
 from reconciler.core.record import VmRecord
@@ -286,6 +286,19 @@ def test_row_14_a_cutover_in_the_first_copy_keeps_what_was_proven(vddk: str) -> 
     assert final.at is None
     assert {d.path for d in final.disks} == {"vddk" if vddk else "datastore"}
     assert [(d.since is not None, d.rest_from) for d in final.disks] == [(True, GIB // 2)], "rest beyond the watermark, and changes"
+
+
+def test_row_14_a_mark_that_counts_no_more_does_not_hide_what_a_copy_has_proven() -> None:
+    """Somebody started the target and stopped it, unseen: all is copied again, and a cutover keeps what was proven by then."""
+    world = land(slow=4)
+    live(world, rounds(1))
+    world.person_starts("web")
+    world.person_stops("web")
+    live(world, copying(2))
+    assert copies(world)[-1].disks[0].since is None, "the mark of a time before counted"
+    cut_over(world)
+    succeed(world)
+    assert acts(world, PutWatermarks) < 10, "it was written down again and again"
 
 
 def test_row_14_a_cutover_in_a_later_round_discards_it() -> None:

@@ -132,11 +132,15 @@ class LiveLand(Toyland):
         self.backups: list[dict[str, dict[str, object]]] = []
         self.finals: dict[tuple[str, str], list[int]] = {}
         self.ours_on: set[str] = set()  # source VM names that we powered on last
-        self.started: set[str] = set()  # target VMs that we started
+        self.started_uids: set[str] = set()  # of target VMs that we started
         self.rewound_at: datetime | None = None
         self.foreign: dict[str, object] = {}
         self.unseen_starts: set[tuple[str, str]] = set()  # (source, View.reserved) of targets that people started, and git does not know it
         self.keep_finals()
+
+    @property
+    def started(self) -> set[str]:
+        return {t.name for t in self.targets.values() if t.uid in self.started_uids}
 
     def newborn(self) -> Reconciler:
         return Reconciler(Recollection(self.clock, "repo"))
@@ -456,7 +460,7 @@ class LiveLand(Toyland):
             return
         for pvc, uuid in action.volumes:
             assert self.content[self.volumes[pvc].uid] == self.version[uuid], f"{pvc} does not hold the bytes of {uuid}"
-        self.started.add(action.name)
+        self.started_uids.add(self.targets[action.name].uid)
         self.targets[action.name] = replace(
             self.targets[action.name],
             power=Power.ON,
@@ -518,10 +522,10 @@ class LiveLand(Toyland):
         """The guest writes to its disks, whatever is on them."""
         vm = self.targets[name]
         self.targets[name] = replace(vm, power=Power.ON, run_strategy="Always", ready=True, generation=vm.generation + 1)
-        if name not in self.started:
+        if vm.uid not in self.started_uids:
             self.unseen_starts.add((vm.source, f"{vm.uid}/{vm.generation + 1}"))
         for volume in self.volumes.values():
-            if volume.key.startswith(vm.source.rpartition("/")[2] + "/") and name not in self.started:
+            if volume.key.startswith(vm.source.rpartition("/")[2] + "/") and vm.uid not in self.started_uids:
                 self.content[volume.uid] = [-1, -1]
 
     def person_stops(self, name: str) -> None:
@@ -544,6 +548,7 @@ class LiveLand(Toyland):
             if job.phase is JobPhase.RUNNING:
                 self.jobs[job.name] = replace(job, phase=JobPhase.FAILED, exit_code=None)
                 self.progress_of.pop(job.name, None)
+        self.started_uids &= {v.uid for v in self.targets.values() if v.run_strategy == "Always"}
         self.targets = {k: replace(v, power=Power.ON if v.run_strategy == "Always" else Power.OFF) for k, v in self.targets.items()}
 
     def restore_git(self, index: int) -> None:
@@ -593,7 +598,7 @@ class LiveLand(Toyland):
         for vm in self.vms.values():
             running = [t for t in self.targets.values() if t.source.endswith(f"/{vm.uuid}") and t.power is Power.ON]
             if vm.power is Power.ON and vm.name in self.ours_on:
-                assert not [t for t in running if t.name in self.started], "both on by us"
+                assert not [t for t in running if t.uid in self.started_uids], "both on by us"
             for disk in vm.disks:
                 for volume in self.volumes.values():
                     self._judge_marks(vm, disk.uuid, disk.capacity_bytes, volume)
