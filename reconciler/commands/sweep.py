@@ -1,7 +1,8 @@
-"""`reconciler sweep`: what of ours is left on the targets and explained by no run; with --delete it goes.
+"""`reconciler sweep`: what of ours is left on targets and sources and explained by no run; with --delete it goes.
 
-What it is: one look at each target, core/sweep.py, and a list. Removal takes the lease first and goes through engine/execute.py, so that
-the same keys and guards are checked. What it is not: part of a pass; run it when a person wonders, or after records were deleted by hand.
+What it is: one look at each target and at each source of warm runs, core/sweep.py, and a list. Removal takes the lease first and goes
+through engine/execute.py, so that the same keys and guards are checked. What it is not: part of a pass; run it when a person wonders, or
+after records were deleted by hand.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Literal, TextIO
 from reconciler.app import open_repo, open_sites
 from reconciler.commands.reading import Reader
 from reconciler.core.desired import Desired
-from reconciler.core.model import ObjectRef, Platform
+from reconciler.core.model import Mode, ObjectRef, Platform
 from reconciler.core.record import Records
-from reconciler.core.sweep import Leftover, commits_of, leftovers
+from reconciler.core.sweep import Leftover, commits_of, leftovers, readers, snapshots
 from reconciler.engine.execute import Hands, execute
 from reconciler.engine.sites import Sites
 from reconciler.errors import LeaseLost
@@ -56,9 +57,10 @@ def run(settings: Settings, *, everywhere: bool, delete: bool, format: Format, c
 
 
 def look(desired: Desired, records: Records, sites: Sites, repo: StatusRepo, everywhere: bool) -> list[Leftover]:
-    """Every target once, though two Providers may lead there."""
+    """Every site once, though two Providers may lead there. Readers of snapshots are on the targets, so those come first."""
     sites.use(desired.providers, records.instance)
     found: dict[tuple[str, str, str, str], Leftover] = {}
+    reading: frozenset[str] = frozenset()
     for provider in desired.providers.values():
         if provider.platform != Platform.OPENSHIFT:
             continue
@@ -68,7 +70,17 @@ def look(desired: Desired, records: Records, sites: Sites, repo: StatusRepo, eve
         history = frozenset(c for c in commits_of(inventory) if repo.is_ancestor(c, records.commit))
         for left in leftovers(provider.ref, inventory, records, history):
             found.setdefault((inventory.site.uuid, left.kind, left.namespace, left.name), left)
+        reading |= readers(inventory)
+    for ref in sorted(_warm_sources(desired, records) & desired.providers.keys()):
+        seen = sites.source(desired.providers[ref]).read_inventory()
+        for left in snapshots(ref, seen, records, reading):
+            found.setdefault((seen.site.uuid, left.kind, left.namespace, left.name), left)
     return list(found.values())
+
+
+def _warm_sources(desired: Desired, records: Records) -> set[ObjectRef]:
+    planned = {p.source for p in desired.plans.values() if p.mode is Mode.WARM and p.source is not None}
+    return planned | {r.source for r in records.runs.values() if r.mode is Mode.WARM}
 
 
 def _namespaces(desired: Desired, records: Records, ref: ObjectRef) -> set[str]:

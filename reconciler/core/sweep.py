@@ -1,6 +1,6 @@
-"""What carries our key on a target and is explained by no run: leftovers, and what may be done about them.
+"""What carries our key on a target or a source and is explained by no run: leftovers, and what may be done about them.
 
-What it is: pure; an inventory and the records in, a list out. What it is not: the removal (engine/execute.py), or part of any pass; the
+What it is: pure; inventories and the records in, a list out. What it is not: the removal (engine/execute.py), or part of any pass; the
 engine cleans up after itself, and this finds what it could not, such as objects of a run whose records somebody deleted.
 A finished VM and its disks are never listed, nor what a failed run kept on purpose. What another reconciler wrote (its commit is not in our
 history, or its instance is not ours) is listed, never removed. Secrets are not looked for: each is owned by its Job and goes with it.
@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from reconciler.core.actions import Action, DropBinder, DropCopy, DropTargetVm, DropVolumes, VmKey
-from reconciler.core.model import Milestone, ObjectRef, Power, Result
+from reconciler.core.actions import Action, DropBinder, DropCopy, DropSnapshot, DropTargetVm, DropVolumes, VmKey
+from reconciler.core.inventory import Inventory, SourceSnapshot, SourceVm
+from reconciler.core.model import Milestone, ObjectRef, Power, Result, VmRef
 from reconciler.core.record import Records, VmRecord
 from reconciler.core.target import Binder, Instance, Job, Owner, TargetInventory, TargetVm, Volume
 
@@ -54,6 +55,38 @@ def leftovers(site: ObjectRef, inventory: TargetInventory, records: Records, his
         action = _removal(site, thing, records.instance) if not hindrance else None
         found.append(Leftover(site, _KINDS[type(thing)], thing.namespace, thing.name, thing.migration, why, action, hindrance))
     return (*found, *_foreign(site, inventory))
+
+
+def readers(inventory: TargetInventory) -> frozenset[str]:
+    """Sources, as `<site uuid>/<vm uuid>`, that a copy pod may be reading."""
+    writing = (v.source for v in inventory.volumes if any(w.role == "importer" and not w.fenced for w in v.writers))
+    return frozenset((*(j.source for j in inventory.jobs), *writing))
+
+
+def snapshots(site: ObjectRef, inventory: Inventory, records: Records, reading: frozenset[str]) -> tuple[Leftover, ...]:
+    """Snapshots of ours on source VMs that no run of ours has under way. `reading`: of all targets."""
+    us = {Instance(i).short for i in (records.instance.id, *records.instance.inherits) if i}
+    busy = {(v.source.site_uuid, v.source.uuid) for v in records.vms.values() if v.source is not None and v.result is None}
+    found = []
+    for vm in inventory.vms:
+        for snapshot in vm.snapshots:
+            owner, _, rest = (snapshot.key or "").partition("/")
+            if owner in us and (inventory.site.uuid, vm.uuid) not in busy:
+                found.append(_snapshot(site, inventory.site.uuid, vm, snapshot, rest, records, reading))
+    return tuple(found)
+
+
+def _snapshot(
+    site: ObjectRef, uuid: str, vm: SourceVm, snapshot: SourceSnapshot, rest: str, records: Records, reading: frozenset[str]
+) -> Leftover:
+    """`rest` of its key: `<namespace>/<run>/<slug>/r<number>` (View.snapshot_key)."""
+    run, _, tail = rest.rpartition("/")[0].rpartition("/")
+    namespace, _, name = run.partition("/")
+    key: VmKey = (ObjectRef(namespace, name), tail)
+    why = f"run {run} {_ended(records.vms.get(key))} and left this snapshot, which grows as the guest writes"
+    hindrance = "a copy pod may still read it; try again when that has ended" if f"{uuid}/{vm.uuid}" in reading else ""
+    act = DropSnapshot(key, site, VmRef(site, uuid, vm.id, vm.uuid, vm.name), snapshot.key or "")
+    return Leftover(site, "Snapshot", vm.path, snapshot.name, run, why, None if hindrance else act, hindrance)
 
 
 def _foreign(site: ObjectRef, inventory: TargetInventory) -> Iterator[Leftover]:

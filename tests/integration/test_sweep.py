@@ -102,6 +102,30 @@ def test_orphans_are_told_and_go_only_when_asked_to(lab: SimLab) -> None:
     assert (code, found) == (0, []) and objects(lab) == set()
 
 
+def test_a_snapshot_that_nobody_remembers_is_told_and_goes(lab: SimLab) -> None:
+    """The records of a warm run are deleted in the middle of a round."""
+    lab.warm()
+    vm = lab.tracked_vm("web")
+    lab.plan("web")
+    lab.migration()
+    lab.commit()
+    go_on(lab, lambda: bool(lab.cluster.find_all("Job")))
+    assert run(lab) == (0, [])
+    lab.stop()
+    forget(lab, "run-1", claims=True)
+    (mine,) = vm.snapshots
+    theirs = lab.world.create_snapshot(vm, "nightly backup")
+    code, found = run(lab)
+    told = next(x for x in found if x["kind"] == "Snapshot")
+    assert (code, told["name"], told["deletable"]) == (1, mine.name, False)
+    assert "may still read it" in told["hindrance"]
+    for _ in range(6):
+        code, found = run(lab, delete=True)
+        lab.clock.sleep(3.0)
+    assert (code, found) == (0, []) and objects(lab) == set()
+    assert vm.snapshots == [theirs] and not vm.consolidation_needed
+
+
 def foreign(lab: SimLab) -> set[tuple[str, str]]:
     """Nobody's of ours: without label; with the label of a tool of the same name; of another reconciler, with another history."""
     ours = {"app.kubernetes.io/managed-by": "reconciler"}

@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.core.actions import DropCopy, DropTargetVm, DropVolumes, EnsureCopy
+from reconciler.core.actions import DropCopy, DropSnapshot, DropTargetVm, DropVolumes, EnsureCopy
+from reconciler.core.inventory import Inventory, SourceSnapshot
 from reconciler.core.model import Mark, MarkState, Power, Result
 from reconciler.core.record import Records
-from reconciler.core.sweep import Leftover, commits_of, leftovers
-from reconciler.core.target import Job, JobPhase, TargetInventory, Volume, VolumeMode, Writer
+from reconciler.core.sweep import Leftover, commits_of, leftovers, readers, snapshots
+from reconciler.core.target import Instance, Job, JobPhase, TargetInventory, Volume, VolumeMode, Writer
+from tests.unit.core import toyland
 from tests.unit.core.toyland import HOST, RUN, Toyland, desired_for, source_vm
 
 HISTORY = frozenset({"c"})
 SOURCE = "vc-uuid/uuid-web"
+SITE = toyland.SOURCE
 
 
 def world(**plan: object) -> Toyland:
@@ -123,3 +126,46 @@ def test_a_label_alone_is_not_our_key() -> None:
     keyed = replace(bare, migration="ns/run", source=SOURCE)
     assert leftovers(HOST, replace(found, volumes=(replace(keyed, ours=False), replace(keyed, deleting=True))), Records("s"), HISTORY) == ()
     assert len(leftovers(HOST, replace(found, volumes=(keyed,)), Records("s"), HISTORY)) == 1
+
+
+KEY = f"{Instance('i').short}/{RUN}/web-1183fbe7/r2"
+
+
+def on_source(key: str | None = KEY) -> Inventory:
+    site = world().inventory()
+    snapshot = SourceSnapshot("snapshot-7", "a name", key)
+    return replace(site, vms=tuple(replace(v, snapshots=(snapshot,)) for v in site.vms))
+
+
+def ours(toy: Toyland) -> Records:
+    return replace(toy.records, instance=Instance("i"))
+
+
+def test_a_snapshot_that_no_run_has_under_way_is_told_and_removed_by_its_key() -> None:
+    toy = world()
+    (found,) = snapshots(SITE, on_source(), ours(toy), frozenset())
+    assert (found.kind, found.namespace, found.name, found.run) == ("Snapshot", "/DC/vm/web", "a name", str(RUN))
+    assert "is not in the records" in found.why
+    assert isinstance(found.action, DropSnapshot) and found.action.snapshot == KEY and found.action.vm.uuid == "uuid-web"
+    toy.run()
+    (found,) = snapshots(SITE, on_source(), ours(toy), frozenset())
+    assert "ended (Succeeded)" in found.why and isinstance(found.action, DropSnapshot)
+
+
+def test_snapshots_of_an_active_run_of_others_and_of_people_are_none_of_its_business() -> None:
+    toy = copying()
+    assert snapshots(SITE, on_source(), ours(toy), frozenset()) == ()
+    idle = world()
+    assert snapshots(SITE, on_source(None), ours(idle), frozenset()) == ()
+    assert snapshots(SITE, on_source(KEY.replace(KEY[:8], "00000000")), ours(idle), frozenset()) == ()
+    assert snapshots(SITE, on_source(f"{Instance().short}/x/y/z/r1"), Records(""), frozenset()) == (), "no instance, no snapshot"
+
+
+def test_a_snapshot_stays_while_a_copy_pod_may_read_it() -> None:
+    toy = copying()
+    reading = readers(seen(toy))
+    (found,) = snapshots(SITE, on_source(), Records("", instance=Instance("i")), reading)
+    assert found.action is None and "may still read it" in found.hindrance
+    writer = Writer("p", "Running", False, True, "importer")
+    jobless = replace(seen(toy), jobs=(), volumes=tuple(replace(v, writers=(writer,)) for v in seen(toy).volumes))
+    assert readers(jobless) == {SOURCE}
