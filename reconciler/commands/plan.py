@@ -7,6 +7,7 @@ which needs no site. Exit code 1 when something blocks.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -16,10 +17,10 @@ from reconciler.core import archive
 from reconciler.core.desired import Desired
 from reconciler.core.preview import Preview, preview
 from reconciler.core.record import Records
-from reconciler.engine.observe import Watch, look
+from reconciler.engine.observe import Watch, look, rewound
 from reconciler.engine.sites import Sites
 from reconciler.manifests.record import to_plain
-from reconciler.ports import Clock
+from reconciler.ports import Clock, StatusRepo
 from reconciler.report import preview as report
 from reconciler.settings import Settings
 
@@ -28,10 +29,11 @@ Format = Literal["text", "json", "markdown"]
 
 def run(settings: Settings, *, folder: Path | None, format: Format, clock: Clock, out: TextIO) -> int:
     """With `folder` the manifests come from there; the records still come from the repo, if one is named. Errors: those of the repo."""
-    records, desired = _read(settings, folder, clock)
+    repo = open_repo(settings, clock) if settings.repo else None
+    records, desired = _read(repo, folder)
     sites = open_sites(settings, clock)
     try:
-        found = answer(desired, records, sites, clock)
+        found = answer(desired, records, sites, repo, clock)
     finally:
         sites.close()
     match format:
@@ -44,18 +46,25 @@ def run(settings: Settings, *, folder: Path | None, format: Format, clock: Clock
     return 1 if found.blocked else 0
 
 
-def _read(settings: Settings, folder: Path | None, clock: Clock) -> tuple[Records, Desired]:
-    if not settings.repo:
+def _read(repo: StatusRepo | None, folder: Path | None) -> tuple[Records, Desired]:
+    if repo is None:
         assert folder is not None
         return Records(""), from_folder(folder)
-    records, desired = Reader(open_repo(settings, clock)).read()
+    records, desired = Reader(repo).read()
     return records, desired if folder is None else from_folder(folder)
 
 
-def answer(desired: Desired, records: Records, sites: Sites, clock: Clock) -> Preview:
-    """Every Provider is asked once."""
+def answer(desired: Desired, records: Records, sites: Sites, repo: StatusRepo | None, clock: Clock) -> Preview:
+    """Every Provider is asked once. Without a repo nothing is known of its history.
+
+    A reconciler that runs meanwhile commits, and then acts: what the sites show is judged by a head that is fetched after the look.
+    """
     desired = archive.sealed(desired, records.archived)
-    observed, indexes = look(desired, records, sites, desired.providers, Watch(), clock.now())
+    watch = Watch()
+    observed, indexes = look(desired, records, sites, desired.providers, watch, clock.now())
+    if repo is not None and rewound(repo, records, observed.targets, watch):
+        head = replace(records, commit=repo.fetch().status.commit)
+        observed = replace(observed, rewound=rewound(repo, head, observed.targets, watch))
     return preview(desired, observed, records, indexes, clock.now())
 
 

@@ -142,6 +142,7 @@ def _plan(
     ground = planchecks.ground(desired, observed, indexes, plan)
     active = runs.active_run(records.runs, plan.ref)
     moved = runs.succeeded(records.vms, plan.ref)
+    acknowledged = tuple(c for m in desired.migrations.values() if m.plan == plan.ref for c in m.acknowledged)
     vms: list[VmPreview] = []
     names: dict[str, str] = {}
     for entry in plan.vms:
@@ -153,7 +154,7 @@ def _plan(
             result = examine(ground, entry, names)
             if result.frozen is not None and result.source is not None:
                 names[result.frozen.name] = result.source.uuid
-            vms.append(_vm(result, ground, records))
+            vms.append(_vm(result, ground, records, acknowledged))
     waiting = sorted(m.ref for m in desired.migrations.values() if m.plan == plan.ref and m.ref not in records.runs)
     return PlanPreview(
         ref=plan.ref,
@@ -170,11 +171,11 @@ def _plan(
     )
 
 
-def _vm(result: Examination, ground: Ground, records: Records) -> VmPreview:
+def _vm(result: Examination, ground: Ground, records: Records, acknowledged: tuple[str, ...]) -> VmPreview:
     source, frozen = result.source, result.frozen
     if source is None:
         return VmPreview(result.wanted, findings=result.findings)
-    findings = (*result.findings, *_claimed(source, ground, records))
+    findings = (*result.findings, *_claimed(source, ground, records), *_rewound(source, frozen, ground, acknowledged))
     if frozen is None:
         return VmPreview(result.wanted, source.path, power=source.power.value, findings=findings)
     return VmPreview(
@@ -204,6 +205,15 @@ def _claimed(source: SourceVm, ground: Ground, records: Records) -> tuple[Findin
     how = "was migrated by" if claim.forever else "belongs to"
     text = f"{source.name} {how} run {claim.run}; a source VM is migrated once and by one run at a time"
     return (critical("VMClaimed", "NotUnique", text, "remove it from this plan, or end that run"),)
+
+
+def _rewound(source: SourceVm, frozen: FrozenVm | None, ground: Ground, acknowledged: tuple[str, ...]) -> tuple[Finding, ...]:
+    """Safety 7: what the run would be held by, once it has claimed the VM. Without `frozen` something else speaks against it already."""
+    if frozen is None:
+        return ()
+    key = f"{ground.index.inventory.site.uuid}/{source.uuid}"
+    lost = runs.lost_commits(ground.target, key, frozen, ground.rewound, acknowledged)
+    return (critical("StatusRewound", "Modified", runs.rewound_text(lost)),) if lost else ()
 
 
 def _disks(source: SourceVm, frozen: FrozenVm) -> Iterable[DiskPreview]:

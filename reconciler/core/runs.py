@@ -17,7 +17,8 @@ from reconciler.core.ledger import Ledger
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Known, Milestone, ObjectRef, Result
 from reconciler.core.moves import Hold
-from reconciler.core.record import RunRecord, VmRecord
+from reconciler.core.record import FrozenVm, RunRecord, VmRecord
+from reconciler.core.target import TargetInventory
 from reconciler.core.view import Observed, View
 
 
@@ -200,17 +201,32 @@ def _target_hold(record: VmRecord, view: View, rewound: frozenset[str], acknowle
     if going and (met := strangers.in_the_way(view.inventory, view.owner.source, frozen)):
         return Hold("VMClaimed", "NotUnique", strangers.text(met), tuple(map(str, met)))
     vm = view.our_target_vm
-    commits = {x.commit for _, x in view.volumes} | ({vm.commit} if vm else set())
-    lost = sorted(c for c in commits if c in rewound and not c.startswith(acknowledged))
-    remedy = 'was git restored from a backup? To go on from what git says, annotate the Migration reconciler.dev/acknowledge-rewind: "{}"'
+    lost = lost_commits(view.inventory, view.owner.source, frozen, rewound, acknowledged)
     mine = vm is not None and vm.migration == str(record.run) and vm.milestone and not vm.commit.startswith(acknowledged)
     if vm is not None and mine and Milestone(vm.milestone).order > record.milestone.order:
         said = f"VirtualMachine {vm.namespace}/{vm.name} says milestone {vm.milestone}, git says {record.milestone.value}"
-        return Hold("StatusRewound", "Modified", f"{said}; {remedy.format(vm.commit)}")
-    if lost:
-        said = f"the target was written at status commit {', '.join(c[:12] for c in lost)}, which the branch no longer has"
-        return Hold("StatusRewound", "Modified", f"{said}; {remedy.format(','.join(lost))}")
-    return None
+        return Hold("StatusRewound", "Modified", f"{said}; {_REMEDY.format(vm.commit)}")
+    return Hold("StatusRewound", "Modified", rewound_text(lost)) if lost else None
+
+
+_REMEDY = 'was git restored from a backup? To go on from what git says, annotate the Migration reconciler.dev/acknowledge-rewind: "{}"'
+
+
+def lost_commits(
+    inventory: TargetInventory, source: str, frozen: FrozenVm, rewound: frozenset[str], acknowledged: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Status commits that allowed what is ours of this VM on the target, and that the branch has lost. `source`: <site uuid>/<vm uuid>."""
+    uuid = source.partition("/")[2]
+    keys = {(d.pvc, f"{uuid}/{d.uuid}") for d in frozen.disks}
+    disks = (x for x in inventory.volumes if x.ours and x.namespace == frozen.namespace and (x.name, x.key) in keys)
+    vms = (x for x in inventory.vms if x.ours and x.source == source and (x.namespace, x.name) == (frozen.namespace, frozen.name))
+    commits = {x.commit for x in disks} | {x.commit for x in vms}
+    return tuple(sorted(c for c in commits if c in rewound and not c.startswith(acknowledged)))
+
+
+def rewound_text(lost: tuple[str, ...]) -> str:
+    said = f"the target was written at status commit {', '.join(c[:12] for c in lost)}, which the branch no longer has"
+    return f"{said}; {_REMEDY.format(','.join(lost))}"
 
 
 def finish(run: RunRecord, vms: Mapping[VmKey, VmRecord], now: datetime) -> RunRecord:

@@ -77,8 +77,8 @@ def observe(
     for ref in wanted:
         seen = observed.sources.get(ref) or observed.targets.get(ref)
         watch.asked[ref] = (desired.revision, now, isinstance(seen, Known))
-    progress, rewound = _progress(sites, records, observed.targets, watch), _rewound(repo, records, observed.targets, watch)
-    return replace(observed, progress=progress, rewound=rewound), indexes
+    progress, lost = _progress(sites, records, observed.targets, watch), rewound(repo, records, observed.targets, watch)
+    return replace(observed, progress=progress, rewound=lost), indexes
 
 
 def look(
@@ -165,7 +165,7 @@ def _tail(sites: Sites, ref: ObjectRef, namespace: str, name: str) -> Callable[[
     return read
 
 
-def _rewound(
+def rewound(
     repo: StatusRepo, records: Records, targets: Mapping[ObjectRef, Known[TargetInventory] | Unknown], watch: Watch
 ) -> frozenset[str]:
     """Commits named by objects of ours that the status branch does not have among its ancestors (safety 7).

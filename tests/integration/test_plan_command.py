@@ -7,12 +7,14 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconciler.commands import inventory, plan
 from reconciler.errors import UserError
 from reconciler.settings import Settings
+from tests.integration.loops import go_on, passes
 from tests.integration.simlab import PATH, USER, SimLab
 
 
@@ -43,6 +45,53 @@ def changed(lab: SimLab) -> list[str]:
     writes = [f"{entry.verb} {entry.resource}" for entry in lab.cluster.audit if entry.verb not in ("get", "list", "watch")]
     refs = lab.git("for-each-ref", "--format=%(refname:short)", cwd=lab.repo).split()
     return writes + [ref for ref in refs if ref not in ("main", "pr")]
+
+
+@pytest.mark.parametrize("restored", ["before the run", "in mid-run"])
+def test_a_plan_says_of_a_restored_status_branch_what_a_run_says(lab: SimLab, restored: str) -> None:
+    """Both VMs were moved; git knows that no more (safety 7)."""
+    phase = {"before the run": "", "in mid-run": "CopyDisks"}[restored]
+    lab.commit()
+    go_on(lab, lambda: bool(lab.reports) and (not phase or any(v.phase == phase for v in lab.vms())))
+    last = lab.git("rev-parse", "reconciler/status", cwd=lab.repo).strip()
+    first = lab.git("rev-list", "--max-parents=0", last, cwd=lab.repo).strip()
+    go_on(lab, lab.ended)
+    lab.stop()
+    if not phase:  # what it was when only the instance was written down
+        lab.git("fetch", "-q", "origin", "reconciler/status")
+        lab.git("checkout", "-q", "-B", "restored", first)
+        lab.git("rm", "-r", "-q", "--ignore-unmatch", "runs", "claims", "status")
+        lab.git("commit", "-q", "--amend", "-m", "Restored")
+        last = lab.git("rev-parse", "restored").strip()
+        lab.git("push", "-q", "-f", "origin", "restored:reconciler/status")
+        lab.git("checkout", "-q", "main")
+    else:
+        lab.git("update-ref", "refs/heads/reconciler/status", last, cwd=lab.repo)
+    code, text = ask(lab, "json")
+    planned = {
+        v["wanted"]: [(f["type"], f["reason"]) for f in v.get("findings", ()) if f["category"] == "Critical"]
+        for p in json.loads(text)["plans"]
+        for v in p["vms"]
+    }
+    lab.reports.clear()
+    passes(lab, 6)
+    said = {v.wanted: [(c.type, c.reason) for c in v.conditions if c.category.value == "Critical"] for v in lab.vms()}
+    assert code == 1 and planned == said == {"web": [("StatusRewound", "Modified")], "db": [("StatusRewound", "Modified")]}
+
+
+def test_what_a_reconciler_does_meanwhile_is_no_restore(lab: SimLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the fetch and the look it commits, and writes that commit on what it makes."""
+    lab.commit()
+    go_on(lab, lambda: bool(lab.vms()) and all(v.phase == "CreateDataVolumes" for v in lab.vms()))
+    look = plan.look
+
+    def late(*args: Any) -> Any:
+        go_on(lab, lambda: bool(lab.marked()), seconds=6.0)
+        return look(*args)
+
+    monkeypatch.setattr(plan, "look", late)
+    _, text = ask(lab, "json")
+    assert "StatusRewound" not in text
 
 
 def test_a_pull_request_is_answered_before_it_is_merged(lab: SimLab) -> None:

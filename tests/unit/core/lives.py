@@ -46,7 +46,7 @@ from reconciler.core.view import Observed
 from reconciler.engine import publish
 from reconciler.engine.copies import Doubts
 from reconciler.engine.memory import Recollection
-from reconciler.engine.observe import Watch, _rewound
+from reconciler.engine.observe import Watch, rewound
 from reconciler.engine.publish import Urgency
 from tests.unit.core.toyland import HOST, SOURCE, Toyland
 
@@ -259,7 +259,7 @@ class LiveLand(Toyland):
         records = me.draft if drafted and me.draft else self.records
         seen, indexes = self.observed()
         me.recall.count_time(seen, records)
-        seen = replace(seen, rewound=_rewound(self, records, seen.targets, me.watch))  # type: ignore[arg-type]
+        seen = replace(seen, rewound=rewound(self, records, seen.targets, me.watch))  # type: ignore[arg-type]
         descends = frozenset(r.run for r in records.runs.values())
         after, decision = decide(self.desired, seen, records, me.recall.view(descends), indexes, self.now)
         assert len({a.key for a in decision.actions}) == len(decision.actions), "at most one action per VM and pass"
