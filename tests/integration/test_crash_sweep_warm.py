@@ -37,7 +37,7 @@ class Estate:
         self.lab = SimLab(root, ttl_s=30.0)
         self.lab.store = self.lab.locked if locked else self.lab.store
         self.rounds = 1 if locked else ROUNDS
-        self.delta_bytes = (2 * SIZE if locked else SIZE) * MIB  # a lease that nobody ends keeps the cutover waiting, and the guest writes
+        self.delta_bytes = (8 if locked else 6) * SIZE * MIB // 4  # of two disks; a lease that nobody ends keeps the cutover waiting
         self.most_snapshots = 0
         self.cut_over = False
 
