@@ -28,6 +28,9 @@ from reconciler.ports import Clock, TargetDriver
 
 log = logging.getLogger(__name__)
 
+Refresh = Callable[[Configuration], None]
+
+REFRESH_S = 10.0  # how old a token may be that the SDK would have looked at again
 CONNECTIONS = 64  # that are kept: VMs of several sources are worked on at once, and each connection that is not kept costs a handshake
 
 
@@ -72,6 +75,8 @@ def _open(
         _from_kubeconfig(configuration, provider, kubeconfig)
     else:
         _from_pod(configuration, provider)
+    if configuration.refresh_api_key_hook is not None:
+        configuration.refresh_api_key_hook = _seldom(configuration.refresh_api_key_hook, clock)
     if not configuration.verify_ssl:
         log.warning("the certificate of this cluster is not verified", extra={"provider": str(provider.ref)})
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
@@ -111,6 +116,22 @@ def _from_kubeconfig(configuration: Configuration, provider: ProviderSpec, path:
         load_kube_config(config_file=str(path), client_configuration=configuration, persist_config=False)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError, yaml.YAMLError) as err:
         raise TerminalError("AuthFailed", f"Provider {provider.ref}: the kubeconfig {path} cannot be used: {err}") from err
+
+
+def _seldom(refresh: Refresh, clock: Clock) -> Refresh:
+    """The SDK looks for a newer token before each request, and sets host and proxies anew each time, which costs more than the request. It
+    renews a token minutes before its end."""
+    looked_at = clock.monotonic()
+
+    def hook(configuration: Configuration) -> None:
+        nonlocal looked_at
+        if clock.monotonic() - looked_at < REFRESH_S:
+            return
+        looked_at = clock.monotonic()
+        refresh(configuration)
+        configuration.refresh_api_key_hook = hook  # type: ignore[assignment]  # which the SDK has replaced by its own
+
+    return hook
 
 
 def _from_pod(configuration: Configuration, provider: ProviderSpec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kubernetes.client.configuration import Configuration
 
 from reconciler.clock import SystemClock
 from reconciler.core.copyspec import CopyDisk, CopySpec, DiskProgress, DiskResult, Reader, TlsSpec, progress_line, result_line
@@ -53,6 +54,31 @@ def test_this_cluster_needs_a_way_in(tmp_path: Path) -> None:
     (tmp_path / "broken").write_text("{]")
     with pytest.raises(TerminalError):
         connect("", None, tmp_path / "broken")
+
+
+def test_a_renewed_token_is_taken_within_seconds_and_not_looked_for_with_each_request() -> None:
+    class Time(SystemClock):
+        s = 1000.0
+
+        def monotonic(self) -> float:
+            return self.s
+
+    looks: list[float] = []
+
+    def refresh(configuration: Configuration) -> None:
+        """As both of the SDK's: it puts itself back in place."""
+        looks.append(time.s)
+        configuration.api_key["BearerToken"] = f"token-{len(looks)}"
+        configuration.refresh_api_key_hook = refresh
+
+    time, configuration = Time(), Configuration()
+    configuration.refresh_api_key_hook = session._seldom(refresh, time)
+    configuration.api_key["BearerToken"] = "token-0"
+    seen = []
+    for _ in range(30):
+        seen.append(configuration.get_api_key_with_prefix("BearerToken"))
+        time.s += 1.0
+    assert len(looks) == 2 and seen[0] == "token-0" and seen[10] == "token-1" and seen[29] == "token-2"
 
 
 def test_a_server_that_sends_our_token_back_does_not_get_it_into_a_message() -> None:
