@@ -238,6 +238,8 @@ class SimLab:
         self.cluster.write_kubeconfig(self.kubeconfig)
         self.secret()
         self.git("init", "-q", "--bare", "-b", "main", str(self.repo), cwd=self.root)
+        with (self.repo / "config").open("a") as config:  # a few hundred objects never need it, and to ask is a process for each push
+            config.write("[receive]\n\tautogc = false\n")
         self.git("clone", "-q", str(self.repo), str(self.clone), cwd=self.root)
         self.git("checkout", "-q", "-b", "main")
         self.write("sites.yaml", MANIFESTS.format(url=self.vcenter.url))
