@@ -77,6 +77,7 @@ class Turns:
         self.published = Records("")
         self.seen: set[str] = set()
         self.turned: list[str] = []
+        self.told: list[str] = []
         self.cutover = False
 
     # ---- between the decision and the acts ----
@@ -117,8 +118,6 @@ class Turns:
             self.lab.commit("as things are")
         return self.lab.ended()
 
-    told: list[str] = []
-
     def _all_wait(self) -> bool:
         """Who did not turn back has done two rounds."""
         vms = self.lab.vms()
@@ -132,11 +131,14 @@ class Turns:
             self.lab.world.guest_write(vm, vm.disks[0], 5 * BLOCK, b"meanwhile")
         self.lab.migration("run-2")
         self.lab.commit("again")
-        second = lambda: [v for v in self.lab.vms() if v.run.name == "run-2"]  # noqa: E731
-        go_on(self.lab, lambda: bool(second()) and all(v.rounds and v.rounds[0].ended for v in second()), 200, seconds=1.0)
+        go_on(self.lab, self._all_copied_again, 200, seconds=1.0)
         self.lab.migration("run-2", cutover=self.lab.clock.now())
         self.lab.commit("cut over")
         go_on(self.lab, self.lab.ended, 200, seconds=1.0)
+
+    def _all_copied_again(self) -> bool:
+        second = [v for v in self.lab.vms() if v.run.name == "run-2"]
+        return bool(second) and all(v.rounds and v.rounds[0].ended for v in second)
 
 
 EXECUTE, EXECUTE_ALL = loop.execute, loop.Engine._execute
@@ -209,25 +211,25 @@ def test_every_act_before_the_hand_over_is_a_place_to_turn_back(turns: tuple[Tur
 
 @pytest.mark.parametrize("act", ACTS)
 def test_a_cancel_leaves_the_world_as_it_was(turns: tuple[Turns, Left], act: str) -> None:
-    made, after = turns
+    _, after = turns
     name = f"cancel-{act}"
     record = next(v for v in after.records.vms.values() if v.name == name)
     assert (record.result, record.error) == (Result.CANCELED, None), record.message
     assert after.objects[name] == set()
-    assert_given_back(made, after, record)
+    assert_given_back(after, record)
 
 
 @pytest.mark.parametrize("act", ACTS)
 def test_a_failure_keeps_only_what_is_proven(turns: tuple[Turns, Left], act: str) -> None:
-    made, after = turns
+    _, after = turns
     name = f"fail-{act}"
     record = next(v for v in after.records.vms.values() if v.name == name)
     assert record.result is Result.FAILED and record.error is not None and record.error.reason == "Injected", record.message
     assert {kind for kind, _ in after.objects[name]} == (set() if act in BEFORE_MARKS else {"PersistentVolumeClaim", "VirtualMachine"})
-    assert_given_back(made, after, record)
+    assert_given_back(after, record)
 
 
-def assert_given_back(made: Turns, after: Left, record: VmRecord) -> None:
+def assert_given_back(after: Left, record: VmRecord) -> None:
     assert (after.power[record.name], after.snapshots[record.name]) == (Power.ON, 0)
     assert not any(i.open for i in record.intents), "nothing is owed"
     claim = next(c for c in after.records.claims.values() if c.vm_name == record.name)
