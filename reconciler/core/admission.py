@@ -22,7 +22,7 @@ from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Milestone, Mode, ObjectRef, Power, Result, VmRef
 from reconciler.core.record import Category, Claim, Condition, IntentKind, RunRecord, VmRecord
 from reconciler.core.runs import slug_of
-from reconciler.core.schedule import Load, Place, Queue
+from reconciler.core.schedule import Load, Past, Place, Queue
 from reconciler.core.schedule import admit as schedule
 from reconciler.core.view import Observed
 
@@ -62,7 +62,7 @@ def admit(
         _look(vms, claims, ground, run, pending, waiting, ready, desired.complete, now)
     waiting.sort(key=lambda a: (not a.load.urgent, a.since))  # stable: plan order where they have waited alike
     loads = [a.load for a in waiting]
-    admitted, refused = schedule(_running(vms, indexes), loads, desired.limits.max_vm_inflight, _served(vms, loads, indexes))
+    admitted, refused = schedule(_running(vms, indexes), loads, desired.limits.max_vm_inflight, _past(vms, loads, indexes))
     for key in admitted:
         if key in resting:
             continue
@@ -133,19 +133,18 @@ def _load(record: VmRecord, indexes: Mapping[ObjectRef, SiteIndex], *, urgent: b
     return Load(record.key, record.plan, _place(record, indexes), cost, urgent)
 
 
-def _served(
-    vms: Mapping[VmKey, VmRecord], asking: list[Load], indexes: Mapping[ObjectRef, SiteIndex]
-) -> dict[Queue, datetime]:  # fmt: skip
-    """When a VM of each plan that asks last got a slot on a host: for its first copy, a round, or its cutover."""
+def _past(vms: Mapping[VmKey, VmRecord], asking: list[Load], indexes: Mapping[ObjectRef, SiteIndex]) -> dict[Queue, Past]:
+    """What the plans that ask got so far on each host: slots for first copies, rounds and cutovers."""
     plans = {load.plan for load in asking}
-    served: dict[Queue, datetime] = {}
+    past: dict[Queue, Past] = {}
     for record in vms.values() if plans else ():
         if record.plan in plans and record.started is not None:
-            times = (r.started for r in record.rounds[-1:])
-            intents = (i.declared_at for i in record.intents if i.kind is IntentKind.POWER_OFF_SOURCE)
-            there = (record.plan, _place(record, indexes))
-            served[there] = max(served.get(there, record.started), record.started, *times, *intents)
-    return served
+            queue = (record.plan, _place(record, indexes))
+            before, count = past.get(queue, (record.started, 0))
+            offs = [i.declared_at for i in record.intents if i.kind is IntentKind.POWER_OFF_SOURCE]
+            last = max([before, record.started, *(r.started for r in record.rounds[-1:]), *offs])
+            past[queue] = (last, count + 1 + record.rounds_forgotten + len(record.rounds) + len(offs))
+    return past
 
 
 def _unseen(

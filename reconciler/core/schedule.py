@@ -4,8 +4,8 @@ What it is: `controller_max_vm_inflight` in Forklift's meaning, counted within a
 the same vCenter, the cost of a VM is the number of its disks not yet copied; a VM that alone is over the limit runs alone on its host.
 What it is not: a limit on VMs that are held, ended, or past their copy: those occupy no slot.
 
-Fair between plans: a free slot goes to the plan that has the fewest disks in flight on that host, and among equals to the one that was
-served least recently, so that neither a plan's size nor its name lets it wait for ever. Inside a plan the order is the caller's.
+Fair between plans: a free slot goes to the plan that has the fewest disks in flight on that host; among equals to the one that was served
+least recently, and then least often, so that neither a plan's size nor its name gives it more. Inside a plan the order is the caller's.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from reconciler.core.model import ObjectRef
 
 Place = tuple[str, str]
 Queue = tuple[ObjectRef, Place]  # of one plan on one host; hosts have nothing to do with each other
-Turn = tuple[bool, int, datetime, Queue]
-NEVER = datetime.min.replace(tzinfo=UTC)
+Past = tuple[datetime, int]  # when a VM of a queue last got a slot, and how often one ever did
+Turn = tuple[bool, int, Past, Queue]
+NEVER, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,13 @@ class Load:
 
 
 def admit(
-    running: Iterable[Load], waiting: Iterable[Load], limit: int, served: Mapping[Queue, datetime]
+    running: Iterable[Load], waiting: Iterable[Load], limit: int, past: Mapping[Queue, Past]
 ) -> tuple[tuple[VmKey, ...], dict[VmKey, str]]:
-    """Admitted keys, and for each other waiting VM what it waits for. `served`: when a VM of the plan last got a slot there.
+    """Admitted keys, and for each other waiting VM what it waits for.
 
     A VM that does not fit holds back those behind it only where they want the same place, so that a large VM is not overtaken for ever.
     """
+    served = defaultdict(lambda: (NEVER, 0), past)
     used: dict[Place, int] = defaultdict(int)
     shares: dict[Queue, int] = defaultdict(int)
     for load in running:
@@ -53,7 +55,7 @@ def admit(
         queues[(load.plan, load.place)].append(load)
 
     def turn(queue: Queue) -> Turn:
-        return (not queues[queue][0].urgent, shares[queue], served.get(queue, NEVER), queue)
+        return (not queues[queue][0].urgent, shares[queue], served[queue], queue)
 
     turns = [turn(queue) for queue in queues]
     heapify(turns)
@@ -67,6 +69,7 @@ def admit(
         if free and place not in blocked:
             used[place] += load.cost
             shares[queue] += load.cost
+            served[queue] = (LATEST, served[queue][1] + 1)
             admitted.append(load.key)
         else:
             blocked.add(place)

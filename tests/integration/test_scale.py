@@ -5,7 +5,9 @@ Default: 36 cold VMs in 6 plans. `--deep`: a 200-VM plan, and 20 plans of 50 VMs
 
 from __future__ import annotations
 
+import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +29,20 @@ spec: {{controller_max_vm_inflight: {limit}}}
 
 @dataclass
 class Passes:
-    """Of each pass: CPU seconds of this process, both sites included; and of the whole: commits on the status branch."""
+    """Of each pass: CPU seconds of the reconciler, with the git programs that it runs, and of the whole process, with both sites.
+    Of all of them: commits on the status branch."""
 
-    cpu_s: list[float]
+    own_s: list[float]
+    whole_s: list[float]
     commits: int
+
+
+def own_s(lab: SimLab) -> float:
+    """What the pass's thread, the threads that it hands reads and acts to, and its ended children have used so far."""
+    assert lab.sites is not None
+    clocks = [time.pthread_getcpuclockid(t.ident) for pool in lab.sites._pools.values() for t in pool._threads if t.ident]
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.thread_time() + sum(map(time.clock_gettime, clocks)) + children.ru_utime + children.ru_stime
 
 
 def names(plan: int, each: int) -> list[str]:
@@ -50,19 +62,21 @@ def fill(lab: SimLab, plans: int, each: int, limit: int) -> None:
     lab.commit()
 
 
-def live_through(lab: SimLab, passes: int, seconds: float = 0.5) -> Passes:
-    """Run to the end, with at most one commit a pass."""
+def live_through(lab: SimLab, passes: int, seconds: float = 0.5, after: Callable[[], None] = lambda: None) -> Passes:
+    """Run to the end, with at most one commit a pass; `after` each."""
     engine = lab.start()
-    took, before = [], 0
+    own, whole, before = [], [], 0
     for _ in range(passes):
-        began = time.process_time()
+        began, used = time.process_time(), own_s(lab)
         lab.reports.append(engine.one_pass())
-        took.append(time.process_time() - began)
+        whole.append(time.process_time() - began)
+        own.append(own_s(lab) - used)
         made = commits(lab)
         assert made - before <= 1
         before = made
         if lab.ended():
-            return Passes(took, made)
+            return Passes(own, whole, made)
+        after()
         del lab.reports[:-1]
         lab.clock.sleep(seconds)
     raise AssertionError("the runs did not end")
@@ -106,9 +120,13 @@ def test_limit_turns_and_one_commit_a_pass(tmp_path: Path) -> None:
 def test_scale(tmp_path: Path, plans: int, each: int) -> None:
     with SimLab(tmp_path) as lab:
         done, gauge = move_all(lab, plans, each, 10, 6000)
-        cpu, turns = done.cpu_s, unfairness(gauge)
+        turns = unfairness(gauge)
         most = f"at most {dict(gauge.most)} disks in flight in {gauge.looks} looks"
-        print(f"{plans} x {each} VMs: {len(cpu)} passes, {done.commits} commits, turns {turns}, {most}")
-        print(f"CPU of a pass: longest {max(cpu):.2f} s, mean {sum(cpu) / len(cpu):.2f} s")
+        print(f"{plans} x {each} VMs: {len(done.own_s)} passes, {done.commits} commits, turns {turns}, {most}")
+        print(f"CPU of a pass: {told(done.own_s)}; with both sites: {told(done.whole_s)}")
         assert turns <= 2
-        assert max(cpu) < 2.0
+        assert max(done.own_s) < 2.0
+
+
+def told(seconds: list[float]) -> str:
+    return f"longest {max(seconds):.2f} s, mean {sum(seconds) / len(seconds):.2f} s"

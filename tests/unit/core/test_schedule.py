@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.actions import VmKey
 from reconciler.core.model import ObjectRef
-from reconciler.core.schedule import Load, Place, admit
+from reconciler.core.schedule import Load, Past, Queue, admit
 
 A, B, C = ObjectRef("n", "a"), ObjectRef("n", "b"), ObjectRef("n", "c")
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -27,7 +28,7 @@ def names(admitted: tuple[VmKey, ...]) -> list[str]:
 
 def go(running: Iterable[Load], waiting: Iterable[Load], limit: int, served: dict[ObjectRef, datetime] | None = None) -> list[str]:
     """`served`: on h1."""
-    return names(admit(running, waiting, limit, {(plan, ("vc", "h1")): at for plan, at in (served or {}).items()})[0])
+    return names(admit(running, waiting, limit, {(plan, ("vc", "h1")): (at, 1) for plan, at in (served or {}).items()})[0])
 
 
 def test_disks_are_counted_with_those_that_run() -> None:
@@ -68,8 +69,28 @@ def test_a_large_vm_is_not_overtaken_on_its_host_but_others_go_on() -> None:
 
 
 def test_what_a_plan_got_on_another_host_does_not_count() -> None:
-    elsewhere = {(B, ("vc", "h2")): AT, (A, ("vc", "h1")): AT - timedelta(seconds=1)}
+    elsewhere = {(B, ("vc", "h2")): (AT, 9), (A, ("vc", "h1")): (AT - timedelta(seconds=1), 1)}
     assert names(admit([], [load(A, "a1"), load(B, "b1")], 1, elsewhere)[0]) == ["b1"]
+
+
+@pytest.mark.parametrize("duration", [lambda n: 4, lambda n: 3 + n % 2, lambda n: 2 + n % 5])
+@pytest.mark.parametrize("limit", [1, 3, 5])
+def test_a_slot_that_cannot_be_shared_goes_to_each_plan_in_turn(limit: int, duration: Callable[[int], int]) -> None:
+    """Whether the VMs end together or not."""
+    waiting = {load(plan, f"{plan.name}{i}"): 0 for plan in (A, B) for i in range(60)}
+    ends: dict[Load, int] = {}
+    past: dict[Queue, Past] = {}
+    begun: Counter[ObjectRef] = Counter()
+    for now in range(80):
+        ends = {x: end for x, end in ends.items() if end > now}
+        for key in admit(ends, waiting, limit, past)[0]:
+            each = next(x for x in waiting if x.key == key)
+            del waiting[each]
+            ends[each] = now + duration(len(waiting))
+            queue = (each.plan, each.place)
+            begun[each.plan] += 1
+            past[queue] = (AT + timedelta(seconds=now), begun[each.plan])
+        assert abs(begun[A] - begun[B]) <= 2, (now, begun)
 
 
 @settings(deadline=None)
@@ -86,15 +107,15 @@ def test_no_plan_starves_and_the_limit_holds(sizes: list[int], costs: list[int],
     wanted = [(p, i) for p, size in zip(plans, sizes, strict=True) for i in range(size)]
     waiting = [load(p, f"{p.name}-{i}", costs[i % len(costs)], f"h{n % hosts}") for n, (p, i) in enumerate(wanted)]
     ends: dict[Load, int] = {}
-    served: dict[tuple[ObjectRef, Place], datetime] = {}
-    since: dict[tuple[ObjectRef, Place], Counter[ObjectRef]] = defaultdict(Counter)
+    past: dict[Queue, Past] = {}
+    since: dict[Queue, Counter[ObjectRef]] = defaultdict(Counter)
     for now in range(1000):
         ends = {x: end for x, end in ends.items() if end > now}
-        for key in admit(ends, waiting, limit, served)[0]:
+        for key in admit(ends, waiting, limit, past)[0]:
             begun = next(x for x in waiting if x.key == key)
             waiting.remove(begun)
             ends[begun] = now + durations[len(waiting) % len(durations)]
-            served[(begun.plan, begun.place)] = AT + timedelta(seconds=now)
+            past[(begun.plan, begun.place)] = (AT + timedelta(seconds=now), past.get((begun.plan, begun.place), (AT, 0))[1] + 1)
             since[(begun.plan, begun.place)].clear()
             for other in {x.plan for x in waiting if x.place == begun.place} - {begun.plan}:
                 since[(other, begun.place)][begun.plan] += begun.cost
