@@ -19,6 +19,9 @@ from tests.integration.simlab import SimLab
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
+FULL_READS = (
+    2  # of the whole inventory, in the first passes: once, and as the first answer of the change filter. That is pyVmomi's CPU time
+)
 CONTROLLER = """\
 apiVersion: forklift.konveyor.io/v1beta1
 kind: ForkliftController
@@ -123,10 +126,12 @@ def test_scale(tmp_path: Path, plans: int, each: int) -> None:
         turns = unfairness(gauge)
         most = f"at most {dict(gauge.most)} disks in flight in {gauge.looks} looks"
         print(f"{plans} x {each} VMs: {len(done.own_s)} passes, {done.commits} commits, turns {turns}, {most}")
-        print(f"CPU of a pass: {told(done.own_s)}; with both sites: {told(done.whole_s)}")
+        print(told(done))
         assert turns <= 2
-        assert max(done.own_s) < 2.0
+        assert max(done.own_s[FULL_READS:]) < 2.0
 
 
-def told(seconds: list[float]) -> str:
-    return f"longest {max(seconds):.2f} s, mean {sum(seconds) / len(seconds):.2f} s"
+def told(done: Passes) -> str:
+    first = ", ".join(f"{s:.2f}" for s in done.own_s[:FULL_READS])
+    own, whole = (f"{max(s):.2f} s, mean {sum(s) / len(s):.2f} s" for s in (done.own_s[FULL_READS:], done.whole_s[FULL_READS:]))
+    return f"CPU of a pass: with the whole inventory {first} s; later longest {own}; with both sites longest {whole}"
