@@ -53,12 +53,12 @@ def names(plan: int, each: int) -> list[str]:
 
 
 def fill(lab: SimLab, plans: int, each: int, limit: int) -> None:
-    """On two hosts in turn; every tenth VM has two disks."""
+    """On two hosts in turn; every fifth VM has two disks."""
     hosts = [lab.host, lab.world.add_host("esx-2", next(iter(lab.world.clusters.values())))]
     for p in range(plans):
         for i, name in enumerate(names(p, each)):
             lab.host = hosts[i % 2]
-            lab.vm(name, disks=2 if i % 10 == 9 else 1, writes_per_tick=0)
+            lab.vm(name, disks=2 if i % 5 == 4 else 1, writes_per_tick=0)
         lab.plan(*names(p, each), name=f"wave-{p:02d}", namespace=f"ns-{p:02d}")
         lab.migration(f"run-{p:02d}", f"wave-{p:02d}")
     lab.write("controller.yaml", CONTROLLER.format(limit=limit))
