@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _OURS = {"labelSelector": f"{labels.MANAGED_BY}={labels.MANAGER}"}
 _WATCH_S = 300  # shorter than the idle limit of usual proxies
 _PAUSE_S = 10.0  # after a watch that could not be opened
+_LAST_S = 1.0  # a server that hangs while a watch is opened: the thread ends with the request, and nobody waits for it
 
 
 class Wake:
@@ -48,7 +49,7 @@ class Wake:
                 watch.stop()
         for thread in self._threads:
             if thread.is_alive():
-                thread.join()
+                thread.join(_LAST_S)
         self._api.close()
 
     def _run(self, resource: Resource) -> None:
