@@ -30,7 +30,7 @@ ALIVE, DEAD = ("north", "south"), "east"
 COUNT = {"north": 2, "south": 2, DEAD: 10}
 LATER = "later"  # its VMs are on the dead one
 STALL_S = 5.0  # a pass that took longer has waited for the dead, which may happen once
-MOMENTS = {"powering off": 5, "copying": 7}  # passes
+MOMENTS = {"before the first pass": 0, "powering off": 5, "copying": 7}  # passes
 ACTS = ("PropertyCollector.RetrievePropertiesEx", "EventManager.QueryEvents", "VirtualMachine.")
 
 
@@ -39,7 +39,7 @@ class Center:
 
     def __init__(self, lab: SimLab, name: str) -> None:
         self.name = name
-        self.world = World(lab.root / name, lab.clock)
+        self.world = World(lab.root / name, lab.clock, seed=[*COUNT].index(name))
         dc = self.world.add_datacenter("DC1")
         host = self.world.add_host(f"esx-{name}", self.world.add_cluster("C1", dc))
         store, network = self.world.add_datastore("ds", dc, base_readable=True), self.world.add_network("VM Network", dc)
@@ -57,7 +57,8 @@ class Center:
         for name in names:
             vm = self.world.add_vm(name, host)
             self.world.add_disk(vm, store, 1, 1)
-            self.world.add_nic(vm, network)
+            nic = self.world.add_nic(vm, network)
+            nic.mac = nic.mac.replace("00:50:56:00:", f"00:50:56:{[*COUNT].index(self.name):02x}:")
             self.world.power_on(vm)
         lab.plan(*names, name=f"wave-{wave}")
         plan = lab.clone / f"plans/wave-{wave}.yaml"
@@ -202,6 +203,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> int:
 @pytest.mark.parametrize(
     ("moment", "how"),
     [
+        ("before the first pass", "refuses"),
         ("copying", "refuses"),
         ("powering off", "errors"),
         ("copying", "hangs"),
