@@ -538,6 +538,8 @@ class LiveLand(Toyland):
         self.backups.append({n: copy(getattr(self, n)) for n in ("volumes", "jobs", "targets", "binders")})
 
     def restore_cluster(self, index: int) -> None:
+        """A target that runs because of it was not started by us."""
+        running = {v.uid for v in self.targets.values() if v.power is Power.ON}
         for name, old in self.backups[index].items():
             setattr(self, name, dict(old))
         self.pods = []
@@ -548,7 +550,7 @@ class LiveLand(Toyland):
             if job.phase is JobPhase.RUNNING:
                 self.jobs[job.name] = replace(job, phase=JobPhase.FAILED, exit_code=None)
                 self.progress_of.pop(job.name, None)
-        self.started_uids &= {v.uid for v in self.targets.values() if v.run_strategy == "Always"}
+        self.started_uids &= running & {v.uid for v in self.targets.values() if v.run_strategy == "Always"}
         self.targets = {k: replace(v, power=Power.ON if v.run_strategy == "Always" else Power.OFF) for k, v in self.targets.items()}
 
     def restore_git(self, index: int) -> None:
