@@ -207,7 +207,6 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> int:
         ("copying", "refuses"),
         ("powering off", "errors"),
         ("copying", "hangs"),
-        ("powering off", "hangs at acts"),
         ("copying", "hangs at acts"),
     ],
 )
