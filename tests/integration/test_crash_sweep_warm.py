@@ -145,7 +145,7 @@ def test_the_run_without_a_death(estate: Estate) -> None:
     assert STEPS - 10 <= len(steps) <= STEPS, steps
 
 
-@deaths(EFFECTS, 9)
+@deaths(EFFECTS, 12)
 def test_converges_wherever_the_reconciler_dies(estate: Estate, at: int, when: str) -> None:
     estate.lab.inline.wire = Wire()
     if not estate.lab.run_until_death(at, when, limit=300, seconds=2.0):
@@ -155,7 +155,7 @@ def test_converges_wherever_the_reconciler_dies(estate: Estate, at: int, when: s
     estate.assert_same_end()
 
 
-@deaths(STEPS, 19)
+@deaths(STEPS, 28)
 def test_converges_wherever_a_copy_dies(estate: Estate, at: int, when: str) -> None:
     kill_a_copy(estate, at, when)
 
