@@ -180,7 +180,7 @@ def _grown(v: View, at_least: int) -> tuple[tuple[Volume, Watermark], ...]:
     found = []
     for disk, volume in v.volumes:
         seen, known = progress.get(disk.uuid), v.watermark(volume)
-        if seen and seen.watermark_bytes - (known.proven_bytes if known else 0) >= at_least:
+        if seen and v.provable(volume) and seen.watermark_bytes - (known.proven_bytes if known else 0) >= at_least:
             found.append((volume, Watermark(v.round_key, seen.watermark_bytes)))
     return tuple(found)
 

@@ -217,9 +217,13 @@ class View:
         key, which time it is of): unproven means dirty. Behind hand-over the disks are the target's own."""
         if self.record.milestone.order >= Milestone.HANDED_OVER.order:
             return volume
-        if volume.phase == "Lost" or self.set_back:
+        if self._void(volume):
             return replace(volume, mark=None, watermark=None)
         return volume if volume.mark is None or volume.mark.target == self.reserved else replace(volume, mark=None)
+
+    def _void(self, volume: Volume) -> bool:
+        """Nothing that stands on it counts, whenever it was written."""
+        return volume.phase == "Lost" or self.set_back
 
     @property
     def proofs(self) -> tuple[Volume, ...]:
@@ -302,10 +306,13 @@ class View:
         return Base(mark.change_id, disk.capacity_bytes if mark.proven_bytes is None else mark.proven_bytes)
 
     def watermark(self, volume: Volume) -> Watermark | None:
-        """None on a disk that a conversion has touched: its bytes are the source's no more."""
         mark = volume.watermark
+        return mark if mark and mark.round_key == self.round_key and self.provable(volume) else None
+
+    def provable(self, volume: Volume) -> bool:
+        """Whether a watermark on it would count. Not on a disk that a conversion has touched: its bytes are the source's no more."""
         touched = volume.mark is not None and volume.mark.state is not MarkState.CLEAN
-        return mark if mark and mark.round_key == self.round_key and not touched else None
+        return not touched and not self._void(volume)
 
     @property
     def proven_bytes(self) -> int:

@@ -221,6 +221,20 @@ def test_row_07_a_cluster_set_back_to_before_its_target_ran_believes_no_mark() -
     assert [d.since for d in copies(world)[known].disks] == [None], "a copy of the time before counted"
 
 
+def test_row_07_a_volume_that_is_lost_in_mid_copy_fails_the_vm_and_keeps_nothing() -> None:
+    """A backup of the cluster brought its PVC back without it. What the copy says to have proven by then is written down nowhere."""
+    world = land(slow=3)
+    live(world, copying(1))
+    (volume,) = world.volumes.values()
+    world.forget(volume.name)
+    world.volumes[volume.name] = replace(volume, phase="Lost")
+    written = acts(world, PutWatermarks)
+    live(world, ended())
+    error = record(world).error
+    assert error is not None and error.reason == "VolumeLost"
+    assert acts(world, PutWatermarks) == written and not world.volumes and not ours(world)
+
+
 # ---- row 9 ------------------------------------------------------------------------------------------------------------------------------
 
 
