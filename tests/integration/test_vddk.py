@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -252,5 +253,5 @@ def test_plan_inventory_and_the_run_agree(lab: Lab) -> None:
 
 def cli(lab: Lab, *command: str) -> str:
     options = ["--repo", str(lab.repo), "--kubeconfig", str(lab.kubeconfig), "--cache-dir", str(lab.root / "cache-cli")]
-    done = subprocess.run([shutil.which("reconciler") or "reconciler", *command, *options], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "reconciler", *command, *options], capture_output=True, text=True)
     return done.stdout + done.stderr
