@@ -22,7 +22,7 @@ from pathlib import Path
 
 from reconciler.core.copyspec import RANGE_GAP_BYTES, RANGES_OF_A_JOB, CopyDisk, CopySpec, Reader, TlsSpec, Verify
 from reconciler.core.ranges import Range, limit, total
-from tests.bench.bench_copy import GIB, MIB, WORKER, Bench, Run, make_source, measure, table
+from tests.bench.bench_copy import GIB, MIB, WORKER, Bench, Run, make_source, measure, table, touch_free_memory
 
 AREA = 64 << 10
 
@@ -75,6 +75,7 @@ def main() -> None:
         make_source(bench.source, bench.size, int(args.data_gib * GIB))
         server = subprocess.Popen(["nbdkit", "-f", "-r", "-U", root / "sock", "file", bench.source])
         time.sleep(1)
+        touch_free_memory()
         for number in range(args.runs):
             for name, command in commands.items():
                 run = measure(bench, command(), 120)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reconciler.core.copyspec import CopyDisk, CopySpec, Reader, TlsSpec, Verify
-from tests.bench.bench_copy import GIB, MIB, PORT, WORKER, Bench, Run, measure, serve, table
+from tests.bench.bench_copy import GIB, MIB, PORT, WORKER, Bench, Run, measure, serve, table, touch_free_memory
 
 NAME = "disk.vmdk"
 
@@ -76,6 +76,7 @@ def main() -> None:
         make_source(bench.source, vmdk, bench.size, int(args.data_gib * GIB))
         vmdk.chmod(0o644)
         server = serve(root)
+        touch_free_memory()
         commands = {
             "worker verify=none": lambda: ours(bench, Verify.NONE),
             "worker verify=readback": lambda: ours(bench, Verify.READBACK),
