@@ -1,4 +1,4 @@
-"""Rules for all tests: git's environment is pinned; --e2e and --deep switch the long tiers on."""
+"""Rules for all tests: git's environment is pinned; no property is timed; --e2e and --deep switch the long tiers on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import os
 
 import pytest
+from hypothesis import settings
 
 pytest.register_assert_rewrite(*(f"tests.contract.suite_{name}" for name in ("source", "target", "repo", "disk")))
 
@@ -19,6 +20,11 @@ os.environ.update(
     GIT_COMMITTER_NAME="A. Person",
     GIT_COMMITTER_EMAIL="person@test.invalid",
 )
+
+# Without a deadline the time that the data takes is not judged either: on a busy machine, or with Hypothesis' tables still to be made, one
+# document may take seconds.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 TIERS = (("--e2e", "real software"), ("--deep", "long sweeps and random lives"))

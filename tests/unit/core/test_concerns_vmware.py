@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.concerns import vmware
@@ -216,30 +216,22 @@ def test_platforms_without_policies_have_no_concerns(platform: Platform) -> None
     assert evaluate(platform, {"name": "_", "tpmEnabled": True}) == ()
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=8,
-)
-READ = [
-    "disks",
-    "devices",
-    "guestDisks",
-    "guestNetworks",
-    "cpuAffinity",
-    "host",
-    "snapshot",
-    "guestId",
-    "guestName",
-    "hostName",
-    "capacity",
-]
+LEAF = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+JSON = LEAF | st.lists(LEAF, max_size=2) | st.dictionaries(st.text(max_size=4), LEAF, max_size=2)
+PLAIN = ["guestNetworks", "cpuAffinity", "host", "snapshot", "guestId", "guestName", "hostName"]
+WALKED = {
+    "disks": ["bus", "unitNumber", "controllerKey", "file", "changeTrackingEnabled", "capacity", "datastore", "mode"],
+    "devices": ["kind"],
+    "guestDisks": ["diskPath", "freeSpace", "key"],
+}
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from(READ), JSON | st.lists(st.dictionaries(st.sampled_from([*READ, "kind", "diskPath", "freeSpace"]), JSON))
-    )
-)
-def test_no_document_breaks_a_rule(document: dict[str, Any]) -> None:
-    assert evaluate(Platform.VSPHERE, {"name": "vm", **document}) == evaluate(Platform.VSPHERE, {"name": "vm", **document})
+def some(names: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON))
+
+
+@settings(max_examples=300)
+@given(some(PLAIN), st.fixed_dictionaries({}, optional={n: JSON | st.lists(some(read), max_size=2) for n, read in WALKED.items()}))
+def test_no_document_breaks_a_rule(plain: dict[str, Any], walked: dict[str, Any]) -> None:
+    document = {"name": "vm", **plain, **walked}
+    assert evaluate(Platform.VSPHERE, document) == evaluate(Platform.VSPHERE, document)

@@ -341,7 +341,6 @@ def live(machine: type[Lives], examples: int, steps: int, *, derandomize: bool) 
     profile = settings(
         max_examples=examples,
         stateful_step_count=steps,
-        deadline=None,
         derandomize=derandomize,
         database=None,
         report_multiple_bugs=False,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core.actions import VmKey
@@ -93,7 +93,6 @@ def test_a_slot_that_cannot_be_shared_goes_to_each_plan_in_turn(limit: int, dura
         assert abs(begun[A] - begun[B]) <= 2, (now, begun)
 
 
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=2, max_size=8),
     costs=st.lists(st.integers(1, 3), min_size=1, max_size=20),

@@ -13,7 +13,7 @@ from reconciler.manifests.yamltext import parse
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 DATA = st.dictionaries(st.text(), st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6))
 
-PROFILE = settings(max_examples=60, deadline=None)
+PROFILE = settings(max_examples=60)
 
 
 def read(text: bytes) -> object:

@@ -25,7 +25,7 @@ st.register_type_strategy(datetime, TIMES)
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 st.register_type_strategy(object, TEXT | st.integers() | st.booleans())
 
-PROFILE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+PROFILE = settings(max_examples=40, suppress_health_check=[HealthCheck.data_too_large])
 
 
 @PROFILE
