@@ -17,7 +17,10 @@ from reconciler.lab.tls import LabCa
 from tests.integration.loops import NS, TTL_S, condition, critical, go_on, happened, machine, passes, record_of, status_of, succeeded, told
 from tests.integration.simlab import MANIFESTS, PLAN, SimLab
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.shared,
+]
 
 PROVIDER = """\
 apiVersion: forklift.konveyor.io/v1beta1

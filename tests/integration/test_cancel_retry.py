@@ -32,7 +32,10 @@ from tests.integration.loops import (
 from tests.integration.simlab import SimLab
 from tests.integration.taps import Wire, tapped
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.shared,
+]
 
 IN_TIME = (
     Phase.RESERVE_NAMESPACE,

@@ -24,7 +24,10 @@ from reconciler.lab.world import World
 from tests.integration.loops import go_on, tale
 from tests.integration.simlab import MANIFESTS, PASSWORD, USER, Inline, SimLab
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.shared,
+]
 
 ALIVE, DEAD = ("north", "south"), "east"
 COUNT = {"north": 2, "south": 2, DEAD: 10}

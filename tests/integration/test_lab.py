@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.shared
+
 OURS_S = 5.0  # of each warm VM's downtime, however busy this machine is
 BRANCH = "reconciler/status"
 

@@ -24,7 +24,10 @@ from tests.integration import test_sweep
 from tests.integration.loops import TTL_S, assert_bytes_of, go_on, happened, machine
 from tests.integration.simlab import SimLab
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.shared,
+]
 
 BEFORE_MARKS = (
     "ensurevolumes",
