@@ -143,5 +143,6 @@ def test_killed_in_the_middle_of_an_archive_it_goes_on(tmp_path: Path, at: int, 
             except Crash:
                 lab.stop()
         lab.wire = Wire()
+        lab.take_over()
         go_on(lab, lambda: archived(lab))
         assert not ours(lab)
