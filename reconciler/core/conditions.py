@@ -69,7 +69,7 @@ def _all(
         else:
             yield _plan(plan, desired, observed, records, indexes, ledger)
     for ref in {*desired.migrations, *records.runs}:
-        yield _migration(ref, desired, observed, records, ledger)
+        yield _migration(ref, desired, observed, records, indexes, ledger)
     yield from _broken(desired)
     for ref in desired.hooks:
         text = "hooks are not run yet; a plan that uses one is blocked"
@@ -285,14 +285,16 @@ def _offered(
     return found
 
 
-def _migration(ref: ObjectRef, desired: Desired, observed: Observed, records: Records, ledger: Ledger) -> ObjectStatus:
+def _migration(
+    ref: ObjectRef, desired: Desired, observed: Observed, records: Records, indexes: Mapping[ObjectRef, SiteIndex], ledger: Ledger
+) -> ObjectStatus:
     vms = ledger.of_run.get(ref, ())
     run, spec = records.runs.get(ref), desired.migrations.get(ref)
     findings: list[Finding] = []
     if run is None:
         findings += _not_begun(ref, desired, observed, ledger)
     else:
-        findings += _run_findings(run, desired, vms)
+        findings += _run_findings(run, desired, vms, indexes.get(run.source))
     for item in spec.unsupported if spec else ():
         findings.append(
             Finding("NotSupported", Category.CRITICAL if item.blocking else Category.WARN, "NotSupported", f"{item.field}: {item.message}")
@@ -317,7 +319,7 @@ def _not_begun(ref: ObjectRef, desired: Desired, observed: Observed, ledger: Led
     return [critical("PlanNotReady", f.reason, f.message, f.suggestion) for f in blockers]
 
 
-def _run_findings(run: RunRecord, desired: Desired, vms: tuple[VmRecord, ...]) -> list[Finding]:
+def _run_findings(run: RunRecord, desired: Desired, vms: tuple[VmRecord, ...], index: SiteIndex | None) -> list[Finding]:
     found: list[Finding] = []
     if run.result is not None:
         found.append(Finding(run.result.value, Category.ADVISORY, "Completed", _outcome(run, vms)))
@@ -328,7 +330,12 @@ def _run_findings(run: RunRecord, desired: Desired, vms: tuple[VmRecord, ...]) -
     if spec is None and run.result is None:
         found.append(Finding("ManifestGone", Category.WARN, "NotFound", "the Migration's file is gone; see the VMs for what that means"))
     for ref in spec.cancel if spec else ():
-        hits = [v for v in vms if runs.names_vm(ref, v)]
+        hits = runs.meant(ref, vms, index)
+        if len(hits) > 1:
+            several = ", ".join(f"{v.wanted} ({v.id})" for v in hits)
+            text = f"spec.cancel names {ref}, which fits {len(hits)} VMs of this run: {several}; none of them is cancelled for it"
+            found.append(Finding("DuplicateVM", Category.WARN, "Ambiguous", text, "use the id or the full path"))
+            continue
         if not hits:
             found.append(Finding("VMNotFound", Category.WARN, "NotFound", f"spec.cancel names {ref}, which is no VM of this run"))
         late = [v for v in hits if v.cancel_at is None and (v.result is Result.SUCCEEDED or v.milestone.order >= 2)]

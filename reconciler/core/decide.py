@@ -71,7 +71,7 @@ def decide(
     active = [r for r in draft.runs.values() if r.result is None]
     for run in active:
         draft.runs[run.run] = runs.watch_manifest(run, desired, memory.origin, memory.descends, now)
-        _cancel(draft, draft.runs[run.run], desired, memory, now)
+        _cancel(draft, draft.runs[run.run], desired, indexes.get(run.source), now)
     draft.refused = admission.admit(draft.runs, draft.vms, draft.claims, desired, observed, indexes, now)
     for run in active:
         for slug in run.vms:
@@ -86,13 +86,13 @@ def decide(
     return after, Decision(tuple(draft.actions), wake, frozenset(draft.timers), tuple(draft.bugs), draft.seen_on)
 
 
-def _cancel(draft: Draft, run: RunRecord, desired: Desired, memory: Memory, now: datetime) -> None:
+def _cancel(draft: Draft, run: RunRecord, desired: Desired, index: SiteIndex | None, now: datetime) -> None:
     """`spec.cancel`, once seen, is kept; a removed manifest cancels only what is before CUTOVER, after 300 s."""
     removed = run.removal_since is not None
     gone_for = (now - run.removal_since).total_seconds() if run.removal_since else 0.0
     if run.removal_since and gone_for < GONE_S:
         draft.wakes.append(run.removal_since + timedelta(seconds=GONE_S))
-    asked = runs.cancelled(run, draft.vms, desired)
+    asked = runs.cancelled(run, draft.vms, desired, index)
     for slug in run.vms:
         record = draft.vms[(run.run, slug)]
         by_removal = removed and gone_for >= GONE_S and record.milestone is Milestone.NONE

@@ -5,7 +5,7 @@ A run is the pair (Migration, Plan) once recorded; it never begins again, whatev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -141,20 +141,28 @@ def removal_counts(run: RunRecord, desired: Desired, origin: str, descends: froz
     )
 
 
-def cancelled(run: RunRecord, vms: Mapping[VmKey, VmRecord], desired: Desired) -> frozenset[str]:
-    """Slugs that `spec.cancel` names, by id or by name."""
+def cancelled(run: RunRecord, vms: Mapping[VmKey, VmRecord], desired: Desired, index: SiteIndex | None) -> frozenset[str]:
+    """Slugs that `spec.cancel` names. A cancel cannot be withdrawn: a reference that fits several VMs of the run cancels none of them."""
     migration = desired.migrations.get(run.run)
     if migration is None:
         return frozenset()
-    hit = {slug for ref in migration.cancel for slug in run.vms if names_vm(ref, vms[(run.run, slug)])}
-    return frozenset(hit)
+    records = [vms[(run.run, slug)] for slug in run.vms]
+    hits = (meant(ref, records, index) for ref in migration.cancel)
+    return frozenset(found[0].slug for found in hits if len(found) == 1)
 
 
-def names_vm(ref: InventoryRef, record: VmRecord) -> bool:
+def meant(ref: InventoryRef, records: Sequence[VmRecord], index: SiteIndex | None) -> list[VmRecord]:
+    """By id; by name; or by a path, which must be what the plan says or where the VM lies now. `index` None: nobody knows where."""
     if ref.id:
-        return ref.id == record.id
-    name = ref.name.rsplit("/", 1)[-1]
-    return bool(ref.name) and (record.name in (ref.name, name) or (record.source is not None and record.source.name in (ref.name, name)))
+        return [record for record in records if record.id == ref.id]
+    return [record for record in records if ref.name and ref.name in _names(record, index)]
+
+
+def _names(record: VmRecord, index: SiteIndex | None) -> set[str]:
+    source = record.source
+    found = index.by_uuid(source.uuid) if index is not None and source is not None else None
+    names = {record.wanted, record.name, record.name.rsplit("/", 1)[-1]}
+    return names | ({source.name} if source else set()) | ({found.path} if found else set())
 
 
 # ---- holding ----------------------------------------------------------------------------------------------------------------------------
