@@ -7,7 +7,7 @@ What it is not: the scheduler, or the run itself. Rules: Forklift's Plan conditi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from reconciler.core import datapath, hosts, names, networks, rights, sizes, strangers, targetvm
 from reconciler.core.concerns.evaluate import evaluate
@@ -17,7 +17,7 @@ from reconciler.core.inventory import NamedItem, SourceDisk, SourceVm
 from reconciler.core.lookup import Ambiguous, SiteIndex
 from reconciler.core.model import Absent, Known, Milestone, Mode, Platform, Power
 from reconciler.core.record import Category, FrozenDisk, FrozenVm
-from reconciler.core.target import Owner, Placement, StorageClass, TargetInventory, TargetNic, VolumeMode
+from reconciler.core.target import Instance, Owner, Placement, StorageClass, TargetInventory, TargetNic, VolumeMode
 
 NO_OWNER = Owner("", "", "", "", "", "")
 
@@ -45,6 +45,7 @@ class Ground:
     storage_map: StorageMapSpec
     limits: Limits
     rewound: frozenset[str] = frozenset()  # view.Observed.rewound
+    us: Instance = field(default_factory=Instance)
     vddk: str = ""  # which setting names an image with VDDK (core/vddk.py)
 
     def storage_class(self, name: str) -> StorageClass | None:
@@ -202,6 +203,8 @@ def _taken_over(ground: Ground, source: SourceVm) -> list[Finding]:
             return [critical("VMClaimed", "NotUnique", text, "remove it from the plan, or delete that VM by hand")]
     if met := strangers.of_source(ground.target, own):
         return [critical("VMClaimed", "NotUnique", f"{source.name} is not free: {strangers.text(met)}")]
+    if told := strangers.snapshots(source, ground.us):
+        return [critical("VMClaimed", "NotUnique", f"{source.name} is not free: {told}")]
     return []
 
 

@@ -109,7 +109,7 @@ def ground(desired: Desired, observed: Observed, indexes: Mapping[ObjectRef, Sit
     if index is None or network_map is None or storage_map is None or not isinstance(target, Known):
         return None
     brought = vddk.named(desired.providers.get(plan.source), desired.limits).setting
-    return Ground(plan, index, target.value, network_map, storage_map, desired.limits, observed.rewound, brought)
+    return Ground(plan, index, target.value, network_map, storage_map, desired.limits, observed.rewound, observed.us, brought)
 
 
 def providers_of(plan: PlanSpec, desired: Desired) -> tuple[ProviderSpec, ...]:

@@ -192,10 +192,16 @@ def hold_of(
             f"Provider {source.provider} now leads to site {index.inventory.site.uuid}, but this run began at {source.site_uuid}; "
             "correct its url",
         )
+    if _going(record) and isinstance(view.source, Known) and (told := strangers.snapshots(view.source.value, view.instance)):
+        return Hold("VMClaimed", "NotUnique", told)
     if isinstance(view.target, Known):
         migration = desired.migrations.get(run.run)
         return _target_hold(record, view, rewound, migration.acknowledged if migration else ())
     return None
+
+
+def _going(record: VmRecord) -> bool:
+    return record.milestone.order < Milestone.HANDED_OVER.order and not record.unwinding
 
 
 def _target_hold(record: VmRecord, view: View, rewound: frozenset[str], acknowledged: tuple[str, ...]) -> Hold | None:
@@ -205,8 +211,7 @@ def _target_hold(record: VmRecord, view: View, rewound: frozenset[str], acknowle
         now_at = view.inventory.site.uuid
         text = f"Provider {frozen.destination} now leads to cluster {now_at}, but this run began at {frozen.target_site_uuid}"
         return Hold("ProviderChanged", "Modified", text)
-    going = record.milestone.order < Milestone.HANDED_OVER.order and not record.unwinding
-    if going and (met := strangers.in_the_way(view.inventory, view.owner.source, frozen)):
+    if _going(record) and (met := strangers.in_the_way(view.inventory, view.owner.source, frozen)):
         return Hold("VMClaimed", "NotUnique", strangers.text(met), tuple(map(str, met)))
     vm = view.our_target_vm
     lost = lost_commits(view.inventory, view.owner.source, frozen, rewound, acknowledged)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from reconciler.core.desired import Desired
+from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Known
 from reconciler.core.record import FrozenVm
 from reconciler.core.target import Instance, Stranger, TargetInventory
@@ -26,6 +27,15 @@ def in_the_way(inventory: TargetInventory, source: str, frozen: FrozenVm) -> tup
     wanted = {("VirtualMachine", frozen.name), *(("PersistentVolumeClaim", d.pvc) for d in frozen.disks)}
     named = (s for s in inventory.strangers if s.namespace == frozen.namespace and (s.kind, s.name) in wanted)
     return tuple(dict.fromkeys((*of_source(inventory, source), *named)))
+
+
+def snapshots(source: SourceVm, us: Instance) -> str:
+    """Of another reconciler, on the source: it moves this VM warm, or did. What to do; empty if there is none."""
+    found = [s for s in source.snapshots if s.key is not None and not us.owns_key(s.key)]
+    if not found:
+        return ""
+    names = ", ".join(f"{s.name} (run {'/'.join((s.key or '').split('/')[1:3])})" for s in found)
+    return f"snapshot {names} was made by another reconciler; end that run there, or, if that reconciler is gone, remove the snapshot"
 
 
 def text(found: Iterable[Stranger]) -> str:

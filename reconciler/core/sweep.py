@@ -65,14 +65,13 @@ def readers(inventory: TargetInventory) -> frozenset[str]:
 
 def snapshots(site: ObjectRef, inventory: Inventory, records: Records, reading: frozenset[str]) -> tuple[Leftover, ...]:
     """Snapshots of ours on source VMs that no run of ours has under way. `reading`: of all targets."""
-    us = {Instance(i).short for i in (records.instance.id, *records.instance.inherits) if i}
     busy = {(v.source.site_uuid, v.source.uuid) for v in records.vms.values() if v.source is not None and v.result is None}
     found = []
     for vm in inventory.vms:
         for snapshot in vm.snapshots:
-            owner, _, rest = (snapshot.key or "").partition("/")
-            if owner in us and (inventory.site.uuid, vm.uuid) not in busy:
-                found.append(_snapshot(site, inventory.site.uuid, vm, snapshot, rest, records, reading))
+            key = snapshot.key or ""
+            if records.instance.id and records.instance.owns_key(key) and (inventory.site.uuid, vm.uuid) not in busy:
+                found.append(_snapshot(site, inventory.site.uuid, vm, snapshot, key.partition("/")[2], records, reading))
     return tuple(found)
 
 

@@ -34,6 +34,10 @@ class Instance:
     def owns(self, id_: str | None) -> bool:
         return id_ is not None and (id_ == self.id or id_ in self.inherits)
 
+    def owns_key(self, key: str) -> bool:
+        """Of a snapshot: `<short>/<namespace>/<run>/<slug>/r<number>` (View.snapshot_key)."""
+        return key.split("/", 1)[0] in {Instance(id_).short for id_ in (self.id, *self.inherits)}
+
     @property
     def short(self) -> str:
         """For names and keys, such as those of snapshots: 8 hex digits, equal for equal ids."""

@@ -47,6 +47,7 @@ class Observed:
     """What the sites showed in this pass. A site that was not asked is missing; one that failed is Unknown.
 
     progress: (destination, namespace, job) -> the newest lines of a running copy.
+    us:       who looked; what carries another reconciler's key is told from ours by it.
     rewound:  commits named by target objects of ours that are not ancestors of the status head (safety 7).
     """
 
@@ -54,6 +55,7 @@ class Observed:
     targets: Mapping[ObjectRef, Known[TargetInventory] | Unknown] = field(default_factory=dict)
     progress: Mapping[tuple[ObjectRef, str, str], tuple[tuple[DiskProgress, ...], CopyResult | None]] = field(default_factory=dict)
     rewound: frozenset[str] = frozenset()
+    us: Instance = field(default_factory=Instance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,7 @@ class View:
     @property
     def our_snapshots(self) -> tuple[SourceSnapshot, ...]:
         """Of any run of this reconciler: none may outlive the round that made it."""
-        ours = {Instance(i).short for i in (self.instance.id, *self.instance.inherits)}
-        return tuple(s for s in self._snapshots if s.key is not None and s.key.split("/")[0] in ours)
+        return tuple(s for s in self._snapshots if s.key is not None and self.instance.owns_key(s.key))
 
     @property
     def foreign_snapshots(self) -> tuple[SourceSnapshot, ...]:

@@ -96,7 +96,7 @@ def look(
     seen = sites.read_all({**source_reads, **target_reads})
     sources = {r: _as_source(seen[r]) for r in source_reads}
     targets = {r: _as_target(seen[r]) for r in target_reads}
-    return Observed(sources, targets), {r: sites.index(r, k.value) for r, k in sources.items() if isinstance(k, Known)}
+    return Observed(sources, targets, us=records.instance), {r: sites.index(r, k.value) for r, k in sources.items() if isinstance(k, Known)}
 
 
 def _source_read(

@@ -22,7 +22,9 @@ from reconciler.core.record import VmRecord
 from reconciler.core.target import BinderSpec, CopyJob, JobPhase, Owner, Placement, VolumeMode
 from reconciler.drivers.kubevirt import pods
 from reconciler.drivers.kubevirt.options import TargetSettings
+from reconciler.drivers.vsphere.notes import Note
 from reconciler.errors import Superseded
+from reconciler.lab import machines
 from reconciler.lab.cluster.seed import ZONE
 from reconciler.lab.machines import Happening
 from reconciler.mover.local import open_target
@@ -305,6 +307,27 @@ def test_row_06_one_source_vm_under_two_provider_names_is_claimed_once(tmp_path:
         assert not lab.cluster.find_all("PersistentVolumeClaim", "other")
         claims = lab.records().claims
         assert len(claims) == 1 and next(iter(claims.values())).forever
+
+
+def test_row_06_a_snapshot_with_another_reconcilers_key_keeps_the_vm_up_until_it_is_gone(tmp_path: Path) -> None:
+    """Met before the run begins, and again when the other one takes it in mid-run. The cold copy by export would read past it."""
+    theirs = str(Note("0badcafe/openshift-mtv/their-run/web-1/r3", None))
+    with SimLab(tmp_path, ttl_s=TTL_S) as lab:
+        arrange(lab)
+        vm = machine(lab, "web")
+        first = lab.world.create_snapshot(vm, "theirs", theirs)
+        passes(lab, 6)
+        told = condition(lab.record("web").conditions, "VMClaimed")
+        assert "theirs (run openshift-mtv/their-run) was made by another reconciler" in told.message
+        assert not lab.cluster.find_all("PersistentVolumeClaim", "shop")
+        lab.world.remove_snapshot(vm, first.key)
+        go_on(lab, lambda: lab.record("web").phase == "BindVolumes")
+        second = lab.world.create_snapshot(vm, "theirs", theirs)
+        passes(lab, 12)
+        assert critical(lab.record("web").conditions) == ["VMClaimed"]
+        assert vm.power is machines.Power.ON and Happening.OFF not in happened(lab, "web")
+        lab.world.remove_snapshot(vm, second.key)
+        go_on(lab, lambda: succeeded(lab, "web"))
 
 
 ACKNOWLEDGED = """\
