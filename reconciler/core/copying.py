@@ -24,6 +24,7 @@ from reconciler.core.view import View
 
 LOCKED_S = 120.0  # how long a base that answers "busy" from the first byte on is taken for busy, and not for locked
 _BUSY, _REFUSED = frozenset({"SourceBusy"}), frozenset({"SourceLocked", "SourceRefused", "SourceForbidden"})
+STOPPING, LAST_WORDS_S = "stopping", 15.0  # observed time for which a copy that is to be stopped waits for its last watermarks to be kept
 WATERMARK_STEP_BYTES = 256 << 20  # a watermark is patched when it grew this much: what a killed worker may copy twice
 
 
@@ -185,10 +186,17 @@ def _grown(v: View, at_least: int) -> tuple[tuple[Volume, Watermark], ...]:
     return tuple(found)
 
 
-def grown_watermarks(v: View) -> Do | None:
-    """What a Job that is about to go has proven and no annotation says yet; a Job of other PVCs or rounds proves nothing here."""
-    found = _grown(v, 1) if v.jobs and v.jobs[-1].round_key == v.round_key else ()
-    return Do(PutWatermarks(v.key, v.frozen.destination, found), "what the copy has proven is kept") if found else None
+def last_words(v: View) -> Do | None:
+    """What a Job that is about to go has proven and no annotation says yet; a Job of other PVCs or rounds proves nothing here.
+
+    Said once, and tried for a while: a copy that has proven more at every look must not put off its own end.
+    """
+    seen = v.outcome
+    said = seen is not None and seen.action == "PutWatermarks" and seen.error is None
+    if said or v.timers.get(STOPPING, 0.0) >= LAST_WORDS_S or not v.jobs or v.jobs[-1].round_key != v.round_key:
+        return None
+    found = _grown(v, 1)
+    return Do(PutWatermarks(v.key, v.frozen.destination, found), "what the copy has proven is kept", (STOPPING,)) if found else None
 
 
 def _fails(v: View) -> str:

@@ -12,7 +12,7 @@ from reconciler.core.actions import (
     DropVolumes,
     PowerSource,
 )
-from reconciler.core.copying import grown_watermarks
+from reconciler.core.copying import STOPPING, last_words
 from reconciler.core.model import Power, PowerRequest, Result
 from reconciler.core.moves import (
     Declare,
@@ -35,11 +35,11 @@ GUEST_SETTLE_S = 600.0  # safety 24: a guest that was asked to shut down may sti
 
 def stop_writers(v: View) -> Move:
     site = v.frozen.destination
-    if v.round is not None and (grown := grown_watermarks(v)) is not None:
-        return grown
+    if v.round is not None and (last := last_words(v)) is not None:
+        return last
     for job in v.jobs:
         if not job.deleting:
-            return Do(DropCopy(v.key, site, job.namespace, job.name, v.owner), "the importer Job is stopped")
+            return Do(DropCopy(v.key, site, job.namespace, job.name, v.owner), "the importer Job is stopped", (STOPPING,))
     binder = v.binder
     if binder is not None and not binder.deleting:
         return Do(DropBinder(v.key, site, binder.namespace, binder.name, v.owner), "the binder pod is stopped")

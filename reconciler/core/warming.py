@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 from reconciler.core import secondread
 from reconciler.core.actions import DropCopy, DropSnapshot, EnableTracking, EnsureSnapshot, ProveOff, PutMarks
-from reconciler.core.copying import abandon, broken_snapshot, grown_watermarks, next_move, path_of
+from reconciler.core.copying import STOPPING, abandon, broken_snapshot, last_words, next_move, path_of
 from reconciler.core.datapath import DATASTORE, EXPORT
 from reconciler.core.inventory import SourceSnapshot, SourceVm
 from reconciler.core.model import Absent, Known, Mark, MarkState, Milestone, Power
@@ -286,8 +286,8 @@ def _may_interrupt(v: View) -> bool:
 
 def interrupt(v: View, mine: SourceSnapshot | None, why: str) -> Move:
     """Stop the reader, keep what it has proven, and only then let go of the snapshot that it read (safety 14)."""
-    if v.round is not None and v.round.snapshot and (grown := grown_watermarks(v)) is not None:
-        return grown
+    if v.round is not None and v.round.snapshot and (last := last_words(v)) is not None:
+        return last
     if v.jobs or v.unfenced:
         return stop_copy(v)
     if mine is not None:
@@ -312,7 +312,8 @@ def _perhaps_made(v: View) -> bool:
 def stop_copy(v: View) -> Move:
     for job in v.jobs:
         if not job.deleting:
-            return Do(DropCopy(v.key, v.frozen.destination, job.namespace, job.name, v.owner), f"importer Job {job.name} goes")
+            act = DropCopy(v.key, v.frozen.destination, job.namespace, job.name, v.owner)
+            return Do(act, f"importer Job {job.name} goes", (STOPPING,))
     return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)}" if v.unfenced else "the importer Job is ending")
 
 
