@@ -319,6 +319,7 @@ def test_row_06_a_snapshot_with_another_reconcilers_key_keeps_the_vm_up_until_it
         passes(lab, 6)
         told = condition(lab.record("web").conditions, "VMClaimed")
         assert "theirs (run openshift-mtv/their-run) was made by another reconciler" in told.message
+        assert lab.record("web").frozen is None, "it has not begun"
         assert not lab.cluster.find_all("PersistentVolumeClaim", "shop")
         lab.world.remove_snapshot(vm, first.key)
         go_on(lab, lambda: lab.record("web").phase == "BindVolumes")
