@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +41,20 @@ from tests.integration.taps import Crash, Medium, Wire, tapped, tapped_worker
 USER, PASSWORD = "svc@vsphere.local", "s3cret-of-the-vcenter"
 INIT = "vddk-init"  # the entrypoint of an image with VDDK, where a test has one (Inline.entrypoints)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+# A few hundred commits need no tidying, and to ask is a process for each push; one pack is cheaper to write than a file for each object.
+GIT_CONFIG = """
+[receive]
+    autogc = false
+    unpackLimit = 1
+[fastimport]
+    unpackLimit = 1
+[gc]
+    autoPackLimit = 500
+[core]
+    fsync = none
+"""
 
 
 class SimClock:
@@ -238,8 +251,9 @@ class SimLab:
         self.cluster.write_kubeconfig(self.kubeconfig)
         self.secret()
         self.git("init", "-q", "--bare", "-b", "main", str(self.repo), cwd=self.root)
-        with (self.repo / "config").open("a") as config:  # a few hundred objects never need it, and to ask is a process for each push
-            config.write("[receive]\n\tautogc = false\n")
+        for place in (self.repo / "config", self.root / ".gitconfig"):
+            with place.open("a") as config:
+                config.write(GIT_CONFIG)
         self.git("clone", "-q", str(self.repo), str(self.clone), cwd=self.root)
         self.git("checkout", "-q", "-b", "main")
         self.write("sites.yaml", MANIFESTS.format(url=self.vcenter.url))
@@ -293,7 +307,7 @@ class SimLab:
         self.world.power_on(vm)
         return vm
 
-    def warm(self, interval_s: int = 60) -> None:
+    def warm(self, interval_s: int = 10) -> None:
         """Plans written from now on are warm."""
         self.kind = "warm"
         self.pace = f'{{reconciler.dev/precopy-interval: "{interval_s}"}}'
@@ -385,7 +399,6 @@ class SimLab:
                 self.stop()
             died = self.wire.dead
         self.wire = Wire()
-        shutil.rmtree(self.root / f"cache-{self.generation}", ignore_errors=True)
         return died
 
     def take_over(self) -> None:

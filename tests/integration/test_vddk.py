@@ -104,7 +104,7 @@ def warm_vm(lab: Lab, **shape: int) -> Vm:
 def cut_over(lab: Lab) -> None:
     lab.migration(cutover=lab.clock.now())
     lab.commit("cut over")
-    go_on(lab, lambda: ended(lab), 300)
+    go_on(lab, lambda: ended(lab), 300, seconds=2.0)
 
 
 # ---- cold -----------------------------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def ended(lab: SimLab, name: str, run: str = "run-1") -> bool:
 
 
 def until_end(lab: SimLab, name: str, run: str = "run-1") -> None:
-    go_on(lab, lambda: ended(lab, name, run), 300)
+    go_on(lab, lambda: ended(lab, name, run), 300, seconds=2.0)
 
 
 def move(lab: SimLab, name: str) -> None:
@@ -101,6 +101,7 @@ def test_delta_rounds_and_a_cutover_by_commit_lose_no_write(lab: SimLab) -> None
 
 def test_rounds_keep_the_interval_and_leave_no_snapshot_between(lab: SimLab) -> None:
     vm = lab.tracked_vm("web", mib=1)
+    lab.warm(interval_s=30)
     begin(lab, "web")
     until_rounds(lab, "web", 1)
     at, seen = lab.clock.now(), [len(vm.snapshots)]
@@ -110,8 +111,8 @@ def test_rounds_keep_the_interval_and_leave_no_snapshot_between(lab: SimLab) -> 
         return len(record_rounds(lab)) > 1
 
     go_on(lab, next_round, 200, seconds=2.0)
-    assert 58 <= (lab.clock.now() - at).total_seconds() <= 64
-    assert len(seen) > 25 and not any(seen), "a snapshot of ours between two rounds"
+    assert 28 <= (lab.clock.now() - at).total_seconds() <= 34
+    assert len(seen) > 12 and not any(seen), "a snapshot of ours between two rounds"
     assert [t.operation for t in lab.vcenter.tasks.known.values() if t.state == "running"] == ["VirtualMachine.createSnapshot"]
 
 
@@ -140,11 +141,11 @@ def test_without_a_cutover_it_copies_for_ever_and_one_vm_may_go_early(lab: SimLa
 def test_a_cutover_in_the_future_is_waited_for(lab: SimLab) -> None:
     vm = lab.tracked_vm("web", mib=1)
     lab.plan("web")
-    lab.migration(cutover=lab.clock.now() + timedelta(seconds=200))
+    lab.migration(cutover=lab.clock.now() + timedelta(seconds=60))
     lab.commit()
     until_rounds(lab, "web", 1)
     go_on(lab, lambda: vm.power is not machines.Power.ON, 300, seconds=2.0)
-    assert lab.clock.at_s >= 1200
+    assert lab.clock.at_s >= 1060
     until_end(lab, "web")
     lab.assert_moved("web")
 
@@ -157,7 +158,7 @@ def test_a_base_that_cannot_be_read_while_it_runs_is_exported_and_the_rest_read_
     vm = vm_of(lab)
     begin(lab, "web")
     until_rounds(lab, "web", 1)
-    go_on(lab, lambda: lab.clock.at_s > 1200, 300, seconds=4.0)
+    go_on(lab, lambda: lab.clock.at_s > 1080, 300, seconds=4.0)
     record = lab.record("web")
     assert len([r for r in record.rounds if not r.abandoned]) == 1, "an export cannot read what changed"
     assert "WarmWithoutPrecopy" in [c.type for c in record.conditions]
@@ -207,7 +208,7 @@ def test_tracking_that_is_off_is_refused_before_the_start(lab: SimLab) -> None:
 
 def test_tracking_is_switched_on_when_the_plan_asks(lab: SimLab) -> None:
     vm = lab.vm("web", mib=1)
-    begin(lab, "web", annotations='{reconciler.dev/enable-cbt: "true", reconciler.dev/precopy-interval: "60"}')
+    begin(lab, "web", annotations='{reconciler.dev/enable-cbt: "true", reconciler.dev/precopy-interval: "10"}')
     until_rounds(lab, "web", 2)
     assert vm.change_tracking
     move(lab, "web")
@@ -258,7 +259,7 @@ def test_a_snapshot_of_somebody_else_is_waited_for(lab: SimLab) -> None:
     begin(lab, "web")
     until_rounds(lab, "web", 1)
     key = lab.world.create_snapshot(vm, "nightly backup").key
-    go_on(lab, lambda: lab.clock.at_s > 1300, 300, seconds=2.0)
+    go_on(lab, lambda: lab.clock.at_s > 1080, 300, seconds=2.0)
     assert rounds_done(lab, "web") == 1
     assert "nightly backup" in tale(lab)
     lab.world.remove_snapshot(vm, key)
@@ -386,12 +387,12 @@ def test_a_snapshot_that_the_site_takes_its_time_over_is_not_left_behind(lab: Si
 def test_a_retry_goes_on_from_the_last_mark(lab: SimLab) -> None:
     """Failed at the cutover, the source runs again for a while; the next Migration copies only what changed."""
     vm = vm_of(lab)
-    begin(lab, "web", annotations='{reconciler.dev/precopy-interval: "60", reconciler.dev/guest-shutdown-timeout: "30"}')
+    begin(lab, "web", annotations='{reconciler.dev/precopy-interval: "10", reconciler.dev/guest-shutdown-timeout: "30"}')
     until_rounds(lab, "web", 1)
     quiet(vm)
     vm.ignores_shutdown = True
     cut_over(lab)
-    go_on(lab, lambda: ended(lab, "web"), 500, seconds=4.0)
+    go_on(lab, lambda: ended(lab, "web"), 100, seconds=20.0)
     assert record_of(lab, "web").result is Result.FAILED
     assert vm.power is machines.Power.ON
     vm.ignores_shutdown = False
@@ -451,7 +452,7 @@ def test_a_switched_off_guest_is_moved_all_the_same(lab: SimLab) -> None:
 def test_the_downtime_that_is_told_covers_the_one_that_both_sites_saw(lab: SimLab, seconds: float) -> None:
     """Whatever the pace of the passes, and however long the guest takes to shut down: never less, and more by two looks at most."""
     vm = vm_of(lab)
-    vm.shutdown_s = 60.0
+    vm.shutdown_s = 20.0
     begin(lab, "web")
     until_rounds(lab, "web", 2)
     cut_over(lab)
