@@ -114,7 +114,7 @@ def unfairness(gauge: Gauge) -> int:
 def test_limit_turns_and_one_commit_a_pass(tmp_path: Path) -> None:
     """Fewer slots than plans."""
     with SimLab(tmp_path) as lab:
-        _, gauge = move_all(lab, 6, 6, 2, 400)
+        _, gauge = move_all(lab, 6, 4, 2, 400)
         assert unfairness(gauge) <= 2, gauge.begun
 
 

@@ -158,7 +158,7 @@ def test_an_image_that_cannot_be_pulled_is_met_with_the_guest_on_and_corrected_b
     lab.settings(lab.site.settings.replace(IMAGE, OTHER))
     begin(lab, "web")
     go_on(lab, lambda: any("ImagePullBackOff" in v.message for v in lab.vms()), 60)
-    go_on(lab, lambda: lab.clock.at_s > 3000, 300, seconds=30.0)
+    go_on(lab, lambda: lab.clock.at_s > 3000, 300, seconds=60.0)
     assert "vddk-side-car" in record_of(lab, "web").message
     assert vm.power is machines.Power.ON
     lab.settings(lab.site.settings)

@@ -350,7 +350,7 @@ def live(machine: type[Lives], examples: int, steps: int, *, derandomize: bool) 
 
 
 def test_random_lives() -> None:
-    live(Lives, 60, 40, derandomize=True)
+    live(Lives, 50, 40, derandomize=True)
 
 
 @pytest.mark.deep
