@@ -35,6 +35,7 @@ from reconciler.lab.tls import LabCa
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.manifests.recordstore import RecordStore
+from reconciler.ports import Blob, Tree
 from reconciler.settings import Settings
 from tests.integration.taps import Crash, Medium, Wire, tapped, tapped_worker
 
@@ -242,6 +243,8 @@ class SimLab:
         self.sites: Sites | None = None
         self.reports: list[PassReport] = []
         self.copied_anew: list[str] = []  # disks that a copy was to read in full though their PVC was marked
+        self._seen = Records("")  # what was last read from the status branch
+        self._blobs: dict[str, bytes] = {}
         self.person: Callable[[], None] = lambda: None  # what somebody does after a pass
 
     def __enter__(self) -> SimLab:
@@ -410,20 +413,22 @@ class SimLab:
 
     def records(self) -> Records:
         """What the status branch says, read by a reader of its own."""
-        out = subprocess.run(["git", "-C", str(self.repo), "ls-tree", "-r", "reconciler/status"], capture_output=True, text=True)
-        if out.returncode != 0:
-            return Records("")
-        from reconciler.ports import Blob, Tree
+        head = self.git("for-each-ref", "--format=%(objectname)", "refs/heads/reconciler/status", cwd=self.repo).strip()
+        if head and head != self._seen.commit:
+            listed = self.git("ls-tree", "-r", head, cwd=self.repo).splitlines()
+            blobs = tuple(Blob(line.split("\t", 1)[1], line.split()[2]) for line in listed)
+            self._seen = RecordStore().update(Tree(head, blobs), self._contents)
+        return self._seen if head else Records("")
 
-        head = self.git("rev-parse", "reconciler/status", cwd=self.repo).strip()
-        blobs = tuple(Blob(line.split("\t", 1)[1], line.split()[2]) for line in out.stdout.splitlines())
-
-        def read(ids: Sequence[str]) -> dict[str, bytes]:
-            return {
-                i: subprocess.run(["git", "-C", str(self.repo), "cat-file", "blob", i], capture_output=True, check=True).stdout for i in ids
-            }
-
-        return RecordStore().update(Tree(head, blobs), read)
+    def _contents(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Blobs by their ids, each read once."""
+        new = [i for i in ids if i not in self._blobs]
+        asked = "".join(f"{i}\n" for i in new).encode()
+        out = io.BytesIO(subprocess.run(["git", "cat-file", "--batch"], cwd=self.repo, input=asked, check=True, capture_output=True).stdout)
+        for i in new:
+            self._blobs[i] = out.read(int(out.readline().split()[2]))
+            out.readline()
+        return {i: self._blobs[i] for i in ids}
 
     def vms(self) -> list[VmRecord]:
         if self.reports:
