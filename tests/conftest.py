@@ -52,6 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     xdist's workers take tests from each other's far ends: in the middle of such a module, each would live through the run again.
     """
+    if unstable := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"an address in a test's name, which is another in each worker: {unstable[0]}")
     items.sort(key=lambda item: item.get_closest_marker("shared") is None)
     off = {option.removeprefix("--") for option, _ in TIERS if not config.getoption(option)}
     left_out = [item for item in items if off & set(item.keywords)]

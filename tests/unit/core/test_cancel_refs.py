@@ -52,7 +52,7 @@ def cancelled(ref: InventoryRef, records: tuple[VmRecord, ...], index: SiteIndex
         (InventoryRef(name="web"), INDEX, set()),  # two of them
         (InventoryRef(), INDEX, set()),
     ],
-    ids=str,
+    ids=lambda value: "seen" if value is INDEX else str(value),
 )
 def test_a_cancel_hits_the_vm_that_it_names_and_no_other(ref: InventoryRef, index: SiteIndex | None, slugs: set[str]) -> None:
     assert cancelled(ref, RESOLVED, index) == slugs
