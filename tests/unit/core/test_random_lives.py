@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from reconciler.core.desired import InventoryRef, MigrationSpec
+from reconciler.core.actions import VmKey
+from reconciler.core.desired import InventoryRef, MigrationSpec, PlanVm, ShutdownPolicy, WantPower
 from reconciler.core.model import ObjectRef, Power
-from reconciler.core.record import Category, VmRecord
+from reconciler.core.record import Category, FrozenVm, VmRecord
 from reconciler.core.target import JobPhase, TargetVm
 from tests.unit.core.lives import Fate, LiveLand
 from tests.unit.core.toyland import NS, PLACE, PLAN, RUN, desired_for, source_vm
@@ -49,6 +50,7 @@ class Lives(RuleBasedStateMachine):
         self.land.obey_shutdown = not shy
         self.revision = 1
         self.restored = False
+        self.frozen: dict[VmKey, FrozenVm | None] = {}
         self.land.back_up()
         self.tick(head_start, 1.0, True)
 
@@ -131,10 +133,17 @@ class Lives(RuleBasedStateMachine):
     def break_the_tree(self) -> None:
         self.edit(migrations={}, plans={}, complete=False)
 
-    @rule(namespace=st.sampled_from(["shop", "other"]))
-    def edit_the_plan(self, namespace: str) -> None:
-        if PLAN in self.land.desired.plans:
-            self.edit(plans={PLAN: replace(self.land.desired.plans[PLAN], target_namespace="shop", description=namespace)})
+    @rule(
+        power=st.sampled_from(WantPower),
+        policy=st.sampled_from(ShutdownPolicy),
+        left=st.sampled_from(((), ("db",))),
+        tidy=st.booleans(),
+    )
+    def edit_the_plan(self, power: WantPower, policy: ShutdownPolicy, left: tuple[str, ...], tidy: bool) -> None:
+        """What is frozen already keeps what it has; what has not begun follows, or is cancelled where its entry left."""
+        if (plan := self.land.desired.plans.get(PLAN)) is not None:
+            entries = (PlanVm(InventoryRef(name=n), PLACE, target_power=power, delete_on_fail=tidy) for n in NAMES if n not in left)
+            self.edit(plans={PLAN: replace(plan, vms=tuple(entries), shutdown_policy=policy)})
 
     @rule()
     def try_again(self) -> None:
@@ -300,6 +309,11 @@ class Lives(RuleBasedStateMachine):
     def contract(self) -> None:
         if hasattr(self, "land"):
             self.land.judge()
+            for record in self.land.records.vms.values() if not self.restored else ():
+                assert record.frozen == self.frozen.setdefault(record.key, record.frozen) or self.frozen[record.key] is None, (
+                    "an edit got in"
+                )
+                self.frozen[record.key] = record.frozen
 
     def teardown(self) -> None:
         """Everything is mended and nobody meddles any more: each VM ends, or says (Critical) why it is held."""
