@@ -40,6 +40,10 @@ TEMPORARY = frozenset({"Retrying", "Pending"})
 
 
 class Lives(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen: dict[VmKey, FrozenVm | None] = {}
+
     @initialize(web_disks=st.integers(1, 2), db_on=st.booleans(), shy=st.booleans(), head_start=st.integers(0, 30))
     def begin(self, web_disks: int, db_on: bool, shy: bool, head_start: int) -> None:
         vms = {
@@ -50,7 +54,6 @@ class Lives(RuleBasedStateMachine):
         self.land.obey_shutdown = not shy
         self.revision = 1
         self.restored = False
-        self.frozen: dict[VmKey, FrozenVm | None] = {}
         self.land.back_up()
         self.tick(head_start, 1.0, True)
 
