@@ -23,6 +23,7 @@ from reconciler.lab.vcenter.properties import NO_SESSION_MISSING, UNSET_ASSIGNED
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.ports import DiskChoice, SourceDriver
+from tests.contract.sdkequal import assert_read_alike
 from tests.contract.suite_source import PASSWORD, Site, SourceContract, assert_is_world, by_name, known
 
 PROVIDER = ObjectRef("openshift-mtv", "vcenter")
@@ -159,6 +160,12 @@ def test_a_read_costs_a_fixed_number_of_calls(site: Site, vcenter: VCenter) -> N
     vcenter.calls.clear()
     site.driver.read_inventory()
     assert vcenter.calls == {"ServiceInstance.CurrentTime": 1, "PropertyCollector.WaitForUpdatesEx": 1}
+
+
+@pytest.mark.parametrize("oddity", ["", UNSET_ASSIGNED, UNSET_ON_LATER_PAGES])
+def test_answers_are_read_as_pyvmomi_reads_them(site: Site, vcenter: VCenter, oddity: str) -> None:
+    vcenter.reader.oddities.add(oddity)
+    assert_read_alike(site.driver._session)  # type: ignore[attr-defined]
 
 
 def test_a_lost_filter_is_answered_by_a_full_read(site: Site, vcenter: VCenter) -> None:

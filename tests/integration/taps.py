@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyVmomi import SoapAdapter
 
 from reconciler import worker
 from reconciler.drivers.kubevirt.api import Api
+from reconciler.drivers.vsphere.soap import Stub
 from reconciler.gitrepo.git import Git
 from reconciler.mover import ledger
 from reconciler.mover.local import LocalWriter
@@ -81,7 +81,7 @@ SOAP_LOOKS = (
 )
 
 
-INVOKE = SoapAdapter.SoapStubAdapter.InvokeMethod  # as it is without a tap: the copy pod's calls are none of the reconciler's
+INVOKE = Stub.InvokeMethod  # as it is without a tap: the copy pod's calls are none of the reconciler's
 
 
 def _soap(wire: Wire) -> Callable[..., Any]:
@@ -106,7 +106,7 @@ def tapped(wire: Wire) -> Iterator[None]:
         return wire.call(f"git {args[0]} {args[-1]}", args[0] == "push", lambda: git(self, args, *more, **options))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SoapAdapter.SoapStubAdapter, "InvokeMethod", _soap(wire))
+        patch.setattr(Stub, "InvokeMethod", _soap(wire))
         patch.setattr(Api, "_request", request)
         patch.setattr(Git, "run", run)
         yield
@@ -196,5 +196,5 @@ def tapped_worker(wire: Wire, medium: Medium) -> Iterator[None]:
         patch.setattr(Reporter, "tick", ticking)
         patch.setattr(Reporter, "finish", finishing)
         patch.setattr(worker, "_run_phase", lambda *given: voice.lend(phase, *given))
-        patch.setattr(SoapAdapter.SoapStubAdapter, "InvokeMethod", _soap(wire))
+        patch.setattr(Stub, "InvokeMethod", _soap(wire))
         yield

@@ -14,7 +14,7 @@ from typing import Any
 from reconciler.drivers.vsphere.digest import Properties, digest
 from reconciler.drivers.vsphere.sdk import kind, moid, vim, vmodl
 
-PAGE = 500  # objects a reply; vCenter's own limit is about a thousand
+PAGE = 200  # objects a reply, whose tree is held whole; vCenter's own limit is about a thousand
 
 VM_PROPERTIES = (
     "availableField",

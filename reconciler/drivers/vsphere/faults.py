@@ -12,17 +12,19 @@ import zlib
 from collections.abc import Iterable
 from http.client import HTTPException
 from typing import Any
+from xml.etree.ElementTree import ParseError
 from xml.parsers.expat import ExpatError
 
 from reconciler.drivers.vsphere.sdk import vim, vmodl
 from reconciler.errors import ReconcilerError, RetryableError, TerminalError
 
-# What a call may raise: transport first, then what pyVmomi's decoder lets through for a body that ends too early.
+# What a call may raise: transport first, then what the decoders let through for a body that ends too early.
 CALL_ERRORS: tuple[type[Exception], ...] = (
     vmodl.MethodFault,
     OSError,  # ssl.SSLError, socket timeouts, refused and reset connections
     HTTPException,
     ExpatError,
+    ParseError,
     zlib.error,
     EOFError,
     ValueError,

@@ -14,8 +14,10 @@ from pyVmomi import vmodl as _vmodl
 
 vim: Any = _vim
 vmodl: Any = _vmodl
-SoapStubAdapter: Any = pyVmomi.SoapAdapter.SoapStubAdapter
-_wsdl_name: Any = pyVmomi.VmomiSupport.GetWsdlName
+decoder: Any = pyVmomi.SoapAdapter
+types: Any = pyVmomi.VmomiSupport
+SoapStubAdapter: Any = decoder.SoapStubAdapter
+_wsdl_name: Any = types.GetWsdlName
 
 
 def moid(reference: Any) -> str:

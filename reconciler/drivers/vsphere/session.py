@@ -19,7 +19,8 @@ from reconciler.core.inventory import SiteInfo
 from reconciler.core.model import Secret
 from reconciler.drivers.vsphere.collector import read_one
 from reconciler.drivers.vsphere.faults import CALL_ERRORS, explain
-from reconciler.drivers.vsphere.sdk import SoapStubAdapter, reference, vim
+from reconciler.drivers.vsphere.sdk import reference, vim
+from reconciler.drivers.vsphere.soap import Stub
 from reconciler.drivers.vsphere.trust import Endpoint, PinnedConnection, Trust, endpoint_of, text, trust_of
 from reconciler.errors import RetryableError, TerminalError, UserError
 
@@ -156,7 +157,7 @@ class Session:
             raise
 
     def _connect(self) -> Any:
-        stub = SoapStubAdapter(
+        stub = Stub(
             host=self.endpoint.host,
             port=self.endpoint.port,
             path=self.endpoint.path,
