@@ -34,15 +34,17 @@ HOME = ProviderSpec(ObjectRef("", "home"), Platform.OPENSHIFT, "", None, {}, Pla
 class Drivers:
     """engine.sites.Connector on the real drivers. Secrets come from files, else from the cluster that the reconciler is at home in."""
 
-    def __init__(self, settings: Settings, clock: Clock, notify: Callable[[], None] | None = None) -> None:
-        """`notify`: called, from threads, when something of ours changed on a connected target."""
-        self._settings, self._clock, self._notify = settings, clock, notify
+    def __init__(self, settings: Settings, clock: Clock, notify: Callable[[], None] | None = None, *, loop: bool = False) -> None:
+        """`notify`: called, from threads, when something of ours changed on a connected target. `loop`: sites are read again and again."""
+        self._settings, self._clock, self._notify, self._loop = settings, clock, notify, loop
         self._home: TargetDriver | None = None
         self._wakes: dict[ObjectRef, Wake] = {}
 
     def source(self, provider: ProviderSpec) -> SourceDriver:
         hosts = {"read_secret": self._read_secret} if provider.hosts else {}  # only vsphere has them
-        driver: SourceDriver = registry.source_factory(provider.platform)(provider, self._secret(provider), self._clock, **hosts)
+        driver: SourceDriver = registry.source_factory(provider.platform)(
+            provider, self._secret(provider), self._clock, follow=self._loop, **hosts
+        )
         return driver
 
     def target(self, provider: ProviderSpec, instance: Instance) -> TargetDriver:
@@ -141,10 +143,10 @@ def open_sites(settings: Settings, clock: Clock) -> Sites:
     return Sites(Drivers(settings, clock), clock, settings.site_budget_s)
 
 
-def build_engine(settings: Settings, clock: Clock | None = None) -> Engine:
+def build_engine(settings: Settings, clock: Clock | None = None, *, loop: bool) -> Engine:
     clock = clock or SystemClock()
     alarm = Alarm(clock)
-    drivers = Drivers(settings, clock, alarm.ring)
+    drivers = Drivers(settings, clock, alarm.ring, loop=loop)
     rules = Rules(
         lease_ttl_s=settings.lease_ttl_s,
         poll_s=settings.poll_s,

@@ -77,7 +77,7 @@ def run(wishes: Wishes) -> int:
     console = _console(wishes)
     with _folder(wishes) as root, _lab(root, wishes) as lab:
         console.print(f"Lab in [bold]{lab.root}[/]: vCenter {lab.vcenter.url}, cluster {lab.cluster.url}")
-        engine = build_engine(_settings(lab))
+        engine = build_engine(_settings(lab), loop=True)
         clock = SystemClock()
         began = clock.monotonic()
         try:

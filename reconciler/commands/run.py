@@ -25,7 +25,7 @@ def run(settings: Settings, *, once: bool, log_format: str, log_level: str) -> i
     clock = SystemClock()
     metrics = Metrics(clock)
     endpoint = Endpoint(metrics, settings.listen) if settings.listen and not once else None
-    engine = build_engine(settings, clock)
+    engine = build_engine(settings, clock, loop=not once)
     stopping: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from reconciler.clock import SystemClock
 from reconciler.core.desired import Place, ProviderSpec
 from reconciler.core.model import ObjectRef, Power, PowerRequest, Right, Secret, VmRef
+from reconciler.drivers.vsphere import collector
 from reconciler.drivers.vsphere.source import connect
 from reconciler.errors import RetryableError, TerminalError
 from reconciler.lab.machines import Vm
@@ -97,6 +99,7 @@ def site(vcenter: VCenter, cas: tuple[LabCa, LabCa]) -> Iterator[Site]:
         thumbprint: str | None = None,
         insecure: bool = False,
         timeout_s: float | None = None,
+        follow: bool = False,
     ) -> SourceDriver:
         given = {"thumbprint": thumbprint, "requestTimeoutSeconds": str(timeout_s or 20)}
         settings = {key: value for key, value in given.items() if value}
@@ -107,7 +110,7 @@ def site(vcenter: VCenter, cas: tuple[LabCa, LabCa]) -> Iterator[Site]:
             "ca.crt": cas[0].pem if ca_pem is None else ca_pem,
             "insecureSkipVerify": str(insecure).lower(),
         }
-        drivers.append(connect(spec, {key: Secret(value) for key, value in texts.items()}, SystemClock()))
+        drivers.append(connect(spec, {key: Secret(value) for key, value in texts.items()}, SystemClock(), follow=follow))
         return drivers[-1]
 
     def ref(vm: Vm) -> VmRef:
@@ -160,6 +163,41 @@ def test_a_read_costs_a_fixed_number_of_calls(site: Site, vcenter: VCenter) -> N
     vcenter.calls.clear()
     site.driver.read_inventory()
     assert vcenter.calls == {"ServiceInstance.CurrentTime": 1, "PropertyCollector.WaitForUpdatesEx": 1}
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "PAGE", 3)
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_loop_reads_everything_once(site: Site, vcenter: VCenter) -> None:
+    driver = site.connect(follow=True)
+    vcenter.calls.clear()
+    assert_is_world(site, driver.read_inventory())
+    assert vcenter.calls["PropertyCollector.CreateFilter"] == 1
+    assert vcenter.calls["PropertyCollector.RetrievePropertiesEx"] == 0
+    pages = vcenter.calls["PropertyCollector.WaitForUpdatesEx"]
+    assert pages > 3
+    site.world.power_off(site.machine)
+    assert_is_world(site, driver.read_inventory())
+    assert vcenter.calls["PropertyCollector.WaitForUpdatesEx"] == pages + 1
+
+
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("script", ["R", "B", "E", "L", "T"])
+@pytest.mark.parametrize("before", [3, 6])
+def test_a_first_read_of_a_loop_that_breaks_off_is_whole_the_next_time(site: Site, script: str, before: int) -> None:
+    """At the making of the filter, and in the middle of its pages."""
+    driver = site.connect(follow=True)
+    driver.read_site()
+    site.faults.script("." * before + script)
+    with contextlib.suppress(RetryableError):
+        assert_is_world(site, driver.read_inventory())
+    site.faults.script("")
+    assert_is_world(site, driver.read_inventory())
+    site.world.power_off(site.machine)
+    assert_is_world(site, driver.read_inventory())
 
 
 @pytest.mark.parametrize("oddity", ["", UNSET_ASSIGNED, UNSET_ON_LATER_PAGES])

@@ -142,7 +142,7 @@ def run(plane: ControlPlane, world: World, url: str, cluster: node.Node, root: P
     )
     reports: list[PassReport] = []
     seen: list[Json] = []
-    engine = build_engine(settings)
+    engine = build_engine(settings, loop=True)
     began = time.monotonic()
 
     def on_pass(report: PassReport) -> bool:

@@ -359,7 +359,7 @@ class SimLab:
             lease_ttl_s=self.ttl_s,
             environment={"PATH": PATH, "HOME": str(self.root)},
         )
-        sites = Sites(Drivers(settings, self.clock), self.clock)
+        sites = Sites(Drivers(settings, self.clock, loop=True), self.clock)
         rules = Rules(lease_ttl_s=self.ttl_s, pace=Pace())
         engine = Engine(GitRepo(config, self.clock), sites, self.clock, rules, "origin", waiter)
         self.engine, self.sites = engine, sites

@@ -133,7 +133,7 @@ def test_the_command_feeds_both_kinds_of_passes(monkeypatch: pytest.MonkeyPatch,
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(command, "build_engine", lambda settings, clock: OnePass())
+    monkeypatch.setattr(command, "build_engine", lambda settings, clock, loop: OnePass())
     monkeypatch.setattr(command, "Metrics", lambda clock: metrics)
     monkeypatch.setattr(command.logs, "configure", lambda *args: None)
     monkeypatch.setattr(command.signal, "signal", lambda *args: None)

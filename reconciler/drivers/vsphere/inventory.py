@@ -2,8 +2,8 @@
 
 What it is: the cache between the collector and the core; only VMs that changed are converted again, and all of them when a place
 (host, cluster, datastore, network, folder) did. What it is not: a source of truth: it is dropped at any doubt, and then read in full.
-Where it stands: the first read is a plain bulk read, which is all that a single run needs; from the second on, a filter that lives as
-long as the session tells what changed. Thread-safe; every read is complete or an error.
+Where it stands: a filter that lives as long as the session tells of everything, and then of what changed; a process that may need only
+one read begins with a plain bulk read instead. Thread-safe; every read is complete or an error.
 """
 
 from __future__ import annotations
@@ -38,16 +38,18 @@ _WATCH_LOST: Any = (vmodl.query.InvalidCollectorVersion, vmodl.fault.ManagedObje
 
 
 class InventoryCache:
-    def __init__(self, session: Session, clock: Clock) -> None:
+    """`follow`: the first read opens the filter, since others will come."""
+
+    def __init__(self, session: Session, clock: Clock, follow: bool = False) -> None:
         self._session = session
         self._clock = clock
+        self._follows = follow
         self._lock = threading.RLock()
         self._objects: dict[tuple[str, str], Properties] = {}
         self._vms: dict[str, SourceVm] = {}
         self._sharing: frozenset[str] = frozenset()
         self._places: Places | None = None
         self._watch: Watch | None = None
-        self._read_once = False
         self._site_uuid = ""
 
     def read(self, site: SiteInfo) -> Inventory:
@@ -101,7 +103,9 @@ class InventoryCache:
     def _refresh(self, content: Any) -> int:
         """Bring objects and VMs up to date; the number of VMs converted. May be repeated after any error."""
         self._site_uuid = str(content.about.instanceUuid)
-        if not self._read_once:
+        if gc.get_threshold()[0] < GC_ALLOCATIONS:
+            gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
+        if not self._follows:
             return self._read_all(content)
         try:
             return self._follow(content)
@@ -111,11 +115,9 @@ class InventoryCache:
             return self._read_all(content)
 
     def _read_all(self, content: Any) -> int:
-        if gc.get_threshold()[0] < GC_ALLOCATIONS:
-            gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
         objects = {(kind, id_): properties for kind, id_, properties in collector.read_all(content)}
         self._objects = objects
-        self._read_once = True
+        self._follows = True
         return self._convert(content, {id_ for kind, id_ in objects if kind == VM}, places_changed=True)
 
     def _follow(self, content: Any) -> int:

@@ -47,11 +47,15 @@ _FROZEN_PROPERTIES = ("config.hardware.device", "config.extraConfig", "config.ch
 
 
 def connect(
-    provider: ProviderSpec, secret: Mapping[str, Secret], clock: Clock, read_secret: ReadSecret | None = None
+    provider: ProviderSpec, secret: Mapping[str, Secret], clock: Clock, read_secret: ReadSecret | None = None, follow: bool = False
 ) -> SourceDriver:  # fmt: skip
-    """No call is made yet. `read_secret`: Secrets of the provider's Hosts. Errors: UserError for a url, secret or setting that is wrong."""
+    """No call is made yet. `read_secret`: Secrets of the provider's Hosts. `follow`: this process goes on reading the inventory.
+
+    Errors: UserError for a url, secret or setting that is wrong.
+    """
     doors = Doors(provider, secret, read_secret, clock) if provider.hosts and read_secret is not None else None
-    return VsphereSource(Session(provider, secret), clock, doors, configuration(provider.settings))
+    session = Session(provider, secret)
+    return VsphereSource(session, InventoryCache(session, clock, follow), doors, configuration(provider.settings))
 
 
 class VsphereSource:
@@ -59,11 +63,11 @@ class VsphereSource:
 
     caps = Capabilities(warm=True, quiesce=False, guest_shutdown=True, needs_conversion=True)
 
-    def __init__(self, session: Session, clock: Clock, doors: Doors | None = None, vddk_config: str = "") -> None:
+    def __init__(self, session: Session, inventory: InventoryCache, doors: Doors | None = None, vddk_config: str = "") -> None:
         self._session = session
         self._doors = doors
         self._vddk_config = vddk_config
-        self._inventory = InventoryCache(session, clock)
+        self._inventory = inventory
         self._snapshots = OwnSnapshots(session)
 
     def read_site(self) -> SiteInfo:
