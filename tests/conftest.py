@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"an address in a test's name, which is another in each worker: {unstable[0]}")
     items.sort(key=lambda item: item.get_closest_marker("shared") is None)
     off = {option.removeprefix("--") for option, _ in TIERS if not config.getoption(option)}
-    left_out = [item for item in items if off & set(item.keywords)]
+    left_out = [item for item in items if any(item.get_closest_marker(tier) for tier in off)]  # keywords have the names of folders, too
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
