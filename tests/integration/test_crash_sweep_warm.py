@@ -131,9 +131,9 @@ def live_to_the_end(estate: Estate) -> tuple[list[str], list[str]]:
     return lab.wire.labels, lab.inline.wire.labels
 
 
-def kill_a_copy(estate: Estate, at: int, when: str) -> None:
+def kill_a_copy(estate: Estate, at: int, when: str, seconds: float = 2.0) -> None:
     estate.lab.inline.wire = doomed = Wire(die_at=at, when=when)
-    estate.lab.run(limit=300, seconds=2.0)
+    estate.lab.run(limit=300, seconds=seconds)
     estate.assert_same_end()
     if not doomed.dead:
         pytest.skip("the copies have fewer effects")
@@ -168,4 +168,4 @@ def test_the_exported_run_without_a_death(exported: Estate) -> None:
 
 @deaths(EXPORT_STEPS, 33)
 def test_converges_wherever_an_export_dies(exported: Estate, at: int, when: str) -> None:
-    kill_a_copy(exported, at, when)
+    kill_a_copy(exported, at, when, seconds=6.0)  # the lease of a dead pod is waited for
