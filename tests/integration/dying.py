@@ -1,26 +1,53 @@
-"""`python -m tests.integration.dying AT before|after ARGS...`: the reconciler's own program, which kills itself (SIGKILL) at an effect.
+"""`python -m tests.integration.dying AT before|after SIGNAL ARGS...`: the reconciler's own program, which sends itself a signal at an effect.
 
-What it is: the taps of taps.py in a real process, so that a test may choose the moment exactly. Not a test.
+What it is: the taps of taps.py in a real process, so that a test may choose the moment exactly. AT is the effect's number, or a pattern that
+its label (of a push, also the commit's message) is the first to match. Not a test.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 from reconciler.cli import main
 from tests.integration.taps import Wire, tapped
 
 
+@dataclass
 class Kill(Wire):
+    """Once. A look counts too, where a pattern names it."""
+
+    pattern: str = ""
+    signal: signal.Signals = signal.SIGKILL
+
+    def is_last(self, number: int, label: str) -> bool:
+        if not self.pattern:
+            return super().is_last(number, label)
+        if re.search(self.pattern, label + self._message(label)) is None:
+            return False
+        self.pattern = "$^"
+        return True
+
     def die(self, label: str) -> None:
         sys.stderr.write(f"killed at {label}\n")
         sys.stderr.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self.signal)
+
+    def _message(self, label: str) -> str:
+        pushed = re.match(r"git push (\w+):.*/status$", label)
+        if not pushed:
+            return ""
+        clone = next(Path(sys.argv[sys.argv.index("--cache-dir") + 1]).glob("git-*/clone.git"))
+        return subprocess.run(["git", "-C", str(clone), "log", "-1", "--format=%B", pushed[1]], capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":
-    at, when, *sys.argv[1:] = sys.argv[1:]
-    with tapped(Kill(die_at=int(at), when=when)):
+    at, when, name, *sys.argv[1:] = sys.argv[1:]
+    number, pattern = (int(at), "") if at.isdigit() else (None, at)
+    with tapped(Kill(die_at=number, when=when, only_effects=not pattern, pattern=pattern, signal=signal.Signals[name])):
         main()

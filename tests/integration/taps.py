@@ -49,7 +49,7 @@ class Wire:
             number = len(self.labels)
             if counted:
                 self.labels.append(label)
-            now = counted and number == self.die_at
+            now = counted and self.is_last(number, label)
             if now and self.when == "before":
                 self.die(label)
         answer = work()
@@ -59,6 +59,9 @@ class Wire:
             if self.dead:
                 raise Crash(label)
         return answer
+
+    def is_last(self, number: int, label: str) -> bool:
+        return number == self.die_at
 
     def die(self, label: str) -> None:
         self.dead = True
@@ -75,6 +78,7 @@ SOAP_LOOKS = (
     "DestroyView",
     "Continue",
     "Query",
+    "HasPrivilege",
     "Wait",
     "CreateFilter",
     "Fetch",
