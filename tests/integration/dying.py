@@ -1,7 +1,7 @@
-"""`python -m tests.integration.dying AT before|after SIGNAL ARGS...`: the reconciler's own program, which sends itself a signal at an effect.
+"""`python -m tests.integration.dying AT before|after SIGNAL ARGS...`: the reconciler's own program; at an effect it sends itself a signal.
 
-What it is: the taps of taps.py in a real process, so that a test may choose the moment exactly. AT is the effect's number, or a pattern that
-its label (of a push, also the commit's message) is the first to match. Not a test.
+What it is: the taps of taps.py in a real process, so that a test may choose the moment exactly. AT is the effect's number, or a pattern:
+the first effect or look whose label matches it; that of a push to the status branch includes the commit's message. Not a test.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.integration.taps import Wire, tapped
 
 @dataclass
 class Kill(Wire):
-    """Once. A look counts too, where a pattern names it."""
+    """With a pattern, once: a process that was stopped goes on afterwards."""
 
     pattern: str = ""
     signal: signal.Signals = signal.SIGKILL

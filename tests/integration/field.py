@@ -1,7 +1,7 @@
-"""The ground of tests with real processes in real time: sites on loopback in the test's own process, and `reconciler run` beside them.
+"""The ground of tests with real processes in real time: sites on loopback, in the test's own process, and `reconciler run` beside them.
 
-What it is: one vCenter, one cluster, a bare repo, and what the sites saw. The reconciler and its copy pods are processes of their own, as in
-the field. What it is not: simulated time; that is simlab.py.
+What it is: a vCenter, a cluster, a bare repo, and what the sites saw. The reconciler and its copy pods are processes, as in the field.
+What it is not: simulated time; that is simlab.py.
 """
 
 from __future__ import annotations

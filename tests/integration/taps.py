@@ -54,7 +54,7 @@ class Wire:
                 self.die(label)
         answer = work()
         with self.lock:
-            if now:
+            if now and self.when == "after":
                 self.die(label)
             if self.dead:
                 raise Crash(label)
