@@ -205,6 +205,9 @@ def _view(
         instance=records.instance,
         on_at=memory.seen_on.get(record.key),
     )
+    if isinstance(target, Known):
+        pvcs = (d.pvc for d in frozen.disks)
+        view = replace(view, taken=strangers.takers(target.value.vms, frozen.namespace, pvcs, view.owner.source))
     if isinstance(target, Known) and view.jobs:
         job = view.jobs[-1]
         progress, result = observed.progress.get((frozen.destination, job.namespace, job.name), ((), None))

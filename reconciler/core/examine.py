@@ -109,7 +109,7 @@ def _examine_found(ground: Ground, vm: PlanVm, source: SourceVm, claimed_names: 
         findings.append(
             critical("DestinationNetworkNotValid", "NotFound", text, "create the NetworkAttachmentDefinition or correct the NetworkMap")
         )
-    findings += [*_conflicts(ground, source), *_taken_over(ground, source)]
+    findings += [*_conflicts(ground, source), *_taken_over(ground, source), *_taken(ground, source, disks)]
     if (
         vm.instance_type
         and not {f"{ground.plan.target_namespace}/{vm.instance_type}", f"/{vm.instance_type}"} & ground.target.instance_types
@@ -206,6 +206,18 @@ def _taken_over(ground: Ground, source: SourceVm) -> list[Finding]:
     if told := strangers.snapshots(source, ground.us):
         return [critical("VMClaimed", "NotUnique", f"{source.name} is not free: {told}")]
     return []
+
+
+def _taken(ground: Ground, source: SourceVm, disks: list[FrozenDisk]) -> list[Finding]:
+    """What an earlier run left may be a disk of somebody's own machine by now. A run begins all the same, and holds: it has to see to it
+    that what was proven of that disk counts no more."""
+    own = f"{ground.index.inventory.site.uuid}/{source.uuid}"
+    found = strangers.takers(ground.target.vms, ground.plan.target_namespace, [d.pvc for d in disks], own)
+    if not found:
+        return []
+    text = f"{strangers.taken_text(found)}; {source.name} is held, with its guest as it is, while that is so"
+    hint = "take it out of that machine, or set another pvcNameTemplate in the Plan before the run begins"
+    return [Finding("VolumeTaken", Category.WARN, "NotUnique", text, hint)]
 
 
 def _target_name(ground: Ground, vm: PlanVm, source: SourceVm, claimed: Mapping[str, str], findings: list[Finding]) -> str:

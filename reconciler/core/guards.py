@@ -6,8 +6,10 @@ Where it stands: engine/execute.py reads the lease, the source and the target an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+from reconciler.core import strangers
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Absent, Known, Mark, MarkState, Power, PowerRequest
 from reconciler.core.target import TargetVm, Volume
@@ -107,6 +109,11 @@ def may_start_target(
     return None
 
 
+def taken(vms: tuple[TargetVm, ...], namespace: str, pvcs: Iterable[str], source: str) -> str | None:
+    """What others have as a disk, though their machine is off, is neither adopted nor written. `vms`: a direct read of the namespace."""
+    return strangers.taken_text(strangers.takers(vms, namespace, pvcs, source)) or None
+
+
 def may_copy(volumes: tuple[tuple[str, Known[Volume] | Absent], ...]) -> str | None:
     """No importer beside another writer (safety 4). `volumes`: (PVC, direct read)."""
     for name, seen in volumes:
@@ -124,7 +131,7 @@ def may_delete_volume(volume: Known[Volume] | Absent, vms: tuple[TargetVm, ...])
     """`vms`: all of its namespace, by a direct read."""
     match volume:
         case Known(v) if users := v.users(vms):
-            return f"VirtualMachine {users[0].namespace}/{users[0].name} has PVC {v.name} as a disk"
+            return f"{users[0]} has PVC {v.name} as a disk"
         case Known(v) if busy := [w.pod for w in v.writers if not w.fenced]:
             return f"pod {busy[0]} may still use PVC {v.name}"
         case _:

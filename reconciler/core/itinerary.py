@@ -73,6 +73,11 @@ def _volumes_there(v: View) -> bool:
     return len(v.volumes) == len(v.frozen.disks) and all(x.migration == run and not x.deleting for _, x in v.volumes)
 
 
+def _may_write(v: View) -> bool:
+    """Or a round of warm.precopy is under way, which ends first."""
+    return moves.undisturbed(v) or v.round is not None
+
+
 def _volumes_bound(v: View) -> bool:
     return all(x.phase == "Bound" for _, x in v.volumes)
 
@@ -100,6 +105,11 @@ def _target_as_wanted(v: View) -> bool:
     return handing.started_once(v) and vm.power is Power.OFF and vm.run_strategy == "Halted"
 
 
+def _copied(v: View) -> bool:
+    """What is in a machine of others now is copied again before the target starts."""
+    return v.all_marked and not v.taken
+
+
 def _target_left_halted(v: View) -> bool:
     """It was started (or was never to start): what its disks hold now is the target's own business."""
     vm = v.our_target_vm
@@ -110,7 +120,7 @@ def _target_left_halted(v: View) -> bool:
 _RESERVE: tuple[Step, ...] = (
     Step(Phase.CLAIM, Stage.INITIALIZE, reserving.claimed, reserving.claim),
     Step(Phase.RESERVE_NAMESPACE, Stage.INITIALIZE, _namespace_there, reserving.ensure_namespace),
-    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, lambda v: _volumes_there(v) and moves.undisturbed(v), reserving.ensure_volumes),
+    Step(Phase.CREATE_VOLUMES, Stage.INITIALIZE, lambda v: _volumes_there(v) and _may_write(v), reserving.ensure_volumes),
     Step(Phase.BIND_VOLUMES, Stage.INITIALIZE, _volumes_bound, reserving.bind_volumes),
     Step(Phase.PREFLIGHT, Stage.INITIALIZE, preflight.tried, preflight.try_volumes),
     Step(Phase.RESERVE_VM, Stage.INITIALIZE, _vm_reserved, reserving.reserve_vm),
@@ -150,12 +160,12 @@ _TAKE_OVER: tuple[Step, ...] = (
 )
 
 COLD_AFTER: tuple[Step, ...] = (
-    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.all_marked or _target_left_halted(v), copying.next_move),
+    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: _copied(v) or _target_left_halted(v), copying.next_move),
     *_TAKE_OVER,
 )
 
 WARM_AFTER: tuple[Step, ...] = (
-    Step(Phase.COPY_CHANGES, Stage.CUTOVER, lambda v: v.all_marked or _target_left_halted(v), warming.final_copy),
+    Step(Phase.COPY_CHANGES, Stage.CUTOVER, lambda v: _copied(v) or _target_left_halted(v), warming.final_copy),
     *_TAKE_OVER,
 )
 

@@ -7,10 +7,10 @@ What it is not: the order of the steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from reconciler.core import datapath
+from reconciler.core import datapath, strangers
 from reconciler.core.actions import (
     Action,
     DropBinder,
@@ -175,10 +175,20 @@ def dirty(v: View) -> tuple[Volume, ...]:
     return tuple(x for x in claims if x.mark is None or x.mark.change_id is None)
 
 
+def untrue(v: View) -> tuple[Volume, ...]:
+    """Volumes with proofs that somebody else has written to, or may have: with a change id or without, none is true."""
+    if not target_still(v) or v.set_back:
+        return v.proofs
+    return tuple(x for x in v.proofs if x.name in v.taken)
+
+
 def dirty_marks(v: View) -> Move:
-    """Before a source is powered on. A target that ran has changed its own disks: then no mark is true, with a change id or without."""
-    volumes = tuple((x, None) for x in (dirty(v) if undisturbed(v) else v.proofs))
-    return Do(PutMarks(v.key, v.frozen.destination, volumes, v.owner), "the copies are marked dirty: one side or the other runs")
+    """Before a source is powered on, or because of somebody on the disks. Of one run at a time: what is not adopted is an earlier one's."""
+    volumes = untrue(v) or dirty(v)
+    run = volumes[0].migration
+    marks = tuple((x, None) for x in volumes if x.migration == run)
+    act = PutMarks(v.key, v.frozen.destination, marks, replace(v.owner, migration=run))
+    return Do(act, "the copies are marked dirty: one side or the other runs, or may have run")
 
 
 def target_still(v: View) -> bool:
@@ -188,8 +198,8 @@ def target_still(v: View) -> bool:
 
 
 def undisturbed(v: View) -> bool:
-    """... nor did one since the proofs were made, as far as this branch knows."""
-    return target_still(v) and not v.set_back
+    """... nor did one since the proofs were made, as far as this branch knows, and no machine of others has a disk, so that one could."""
+    return target_still(v) and not v.set_back and not v.taken
 
 
 def _guests(v: View) -> tuple[str, ...]:
@@ -198,14 +208,21 @@ def _guests(v: View) -> tuple[str, ...]:
 
 def disturbed(v: View) -> Move:
     """Somebody started the reserved VM before it was handed over: it has written to its disks, so no mark on them is true any more. Or he
-    may have, in a time that a restored cluster has forgotten."""
+    may have, in a time that a restored cluster has forgotten. Or a disk is in another machine now, and we write to it no more."""
     f = v.frozen
     for job in v.jobs:
         if not job.deleting:
             act = DropCopy(v.key, f.destination, job.namespace, job.name, v.owner)
-            return Do(act, "the copy is stopped: a guest runs, or ran, on the target disks", attempt=job.attempt + 1)
-    if v.proofs:
+            why = strangers.taken_text(v.taken) or "a guest runs, or ran, on the target disks"
+            return Do(act, f"the copy is stopped: {why}", attempt=job.attempt + 1)
+    if untrue(v):
         return dirty_marks(v)
+    if v.taken:
+        text = (
+            f"{strangers.taken_text(v.taken)}: nothing is written to it. Take it out of that machine, and it is copied anew; or cancel "
+            "this VM, which leaves it there; another Migration can move it then under another pvcNameTemplate"
+        )
+        return Hold("VolumeTaken", "NotUnique", text, tuple(sorted(v.taken)))
     if target_still(v):
         return Wait("the importer Job is ending")
     guests = "; ".join(_guests(v))

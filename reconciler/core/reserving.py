@@ -79,12 +79,12 @@ def volume_specs(v: View) -> tuple[VolumeSpec, ...]:
 
 def ensure_volumes(v: View) -> Move:
     """Create what is missing and adopt what an earlier run of ours left under the same key (its UNWIND has ended: the claim is ours)."""
-    if not undisturbed(v):
-        return disturbed(v)
     run = str(v.record.run)
     if finished := [x.name for _, x in v.volumes if x.migration != run and x.owners]:
         text = f"PVC {', '.join(finished)} of this source VM belongs to a finished VirtualMachine and is left alone"
         return Fail("NameTaken", f"{text}. The source was not touched")
+    if not undisturbed(v):
+        return disturbed(v)
     if leaving := [x.name for _, x in v.volumes if x.deleting]:
         if v.binder is not None:
             return drop_binder(v)  # a PVC stays as long as a pod mounts it (finalizer kubernetes.io/pvc-protection)
@@ -116,8 +116,7 @@ def reserve_vm(v: View) -> Move:
     if taken is not None and v.our_target_vm is None:
         return Fail(
             "NameTaken",
-            f"VirtualMachine {f.namespace}/{f.name} exists and is not ours; rename it or set targetName in the plan. "
-            "The source was not touched",
+            f"{taken} exists and is not ours; rename it or set targetName in the plan. The source was not touched",
         )
     if taken is not None and taken.migration != str(v.record.run) and taken.milestone in (Milestone.HANDED_OVER, Milestone.DONE):
         return Fail(

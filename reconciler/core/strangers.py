@@ -1,19 +1,20 @@
-"""What another reconciler made on a target: does it stand in the way of a VM, and what may a person do about it (safety 6).
+"""What others have on a target: does it stand in the way of a VM, and what may a person do about it (safety 6 and 7).
 
-What it is: pure; the driver finds strangers by label (core.target.Instance.owns), this says what they mean. What it is not: a removal.
+What it is: pure; the driver finds what another reconciler made by label (core.target.Instance.owns), and which disks a machine has; this
+says what they mean. What it is not: a removal.
 A status branch that was deleted and begun anew has another instance: what the old one made is a stranger's until a person says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Known
 from reconciler.core.record import FrozenVm
-from reconciler.core.target import Instance, Stranger, TargetInventory
+from reconciler.core.target import Instance, Stranger, TargetInventory, TargetVm
 from reconciler.core.view import Observed
 
 
@@ -54,6 +55,18 @@ def _told(maker: str, made: list[Stranger]) -> str:
         f"{names} was made by another reconciler (instance {maker}, run {runs}) and is left alone. End that run there, or move this VM "
         "only once. If that reconciler is gone, because its status branch was lost and begun anew, annotate the Migration "
         f'reconciler.dev/acknowledge-rewind: "{maker}" to take over what it made'
+    )
+
+
+def takers(vms: Iterable[TargetVm], namespace: str, pvcs: Iterable[str], source: str) -> Mapping[str, TargetVm]:
+    """PVC -> a machine of others that has it as a disk, running or not, made or still to be made. `source`: as in of_source."""
+    wanted = frozenset(pvcs)
+    return {pvc: vm for vm in vms for pvc in sorted(vm.takes(namespace, source) & wanted)}
+
+
+def taken_text(taken: Mapping[str, TargetVm]) -> str:
+    return "; ".join(
+        f"PVC {vm.namespace}/{pvc} is a disk of {vm} ({vm.power.value.lower()}), which is not ours" for pvc, vm in taken.items()
     )
 
 

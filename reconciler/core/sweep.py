@@ -171,7 +171,7 @@ def _hindrance(thing: Thing, inventory: TargetInventory, history: frozenset[str]
         case TargetVm() if thing.power is not Power.OFF or thing.run_strategy != "Halted":
             return f"it is {thing.power.value} with run strategy {thing.run_strategy}; stop it first, if it should go"
         case Volume() if users := thing.users(inventory.vms):
-            return f"VirtualMachine {users[0].namespace}/{users[0].name} has it as a disk; take it out of that VM first, if it should go"
+            return f"{users[0]} has it as a disk; take it out of that VM first, if it should go"
         case Volume() if busy := [w.pod for w in thing.writers if not w.fenced]:
             return f"pod {busy[0]} may still use it; try again when that has ended"
         case _:

@@ -208,8 +208,7 @@ class Volume:
 
     def users(self, vms: Iterable[TargetVm]) -> tuple[TargetVm, ...]:
         """Machines of others that have it as a disk; one that is off has no pod that would tell. `vms`: at least those of its namespace."""
-        named = (v for v in vms if v.namespace == self.namespace and self.name in v.claims and not v.deleting)
-        return tuple(v for v in named if not (v.ours and v.source == self.source))
+        return tuple(v for v in vms if self.name in v.takes(self.namespace, self.source))
 
 
 class JobPhase(StrEnum):
@@ -262,7 +261,8 @@ class Binder:
 
 @dataclass(frozen=True, slots=True)
 class TargetVm:
-    """A VirtualMachine as seen. `power`: ON when a VMI runs or starts, OFF when there is none and it is Halted.
+    """A VirtualMachine as seen, or a VirtualMachineInstance without one. `power`: ON when a VMI runs or starts, OFF when there is none and
+    it is Halted.
 
     `generation` counts changes of its spec. A start and a stop are two of them, though nobody should see the VM run (safety 9).
     """
@@ -284,7 +284,16 @@ class TargetVm:
     deleting: bool = False
     instance: str = ""  # label: the reconciler that made it
     generation: int = 0
-    claims: frozenset[str] = frozenset()  # names of the PVCs that its spec has as disks
+    claims: frozenset[str] = frozenset()  # names of the PVCs that it has as disks
+    kind: str = "VirtualMachine"
+
+    def takes(self, namespace: str, source: str) -> frozenset[str]:
+        """PVCs of `namespace` that it has as disks, unless it is our machine for `source` ("<site uuid>/<vm uuid>")."""
+        theirs = self.namespace == namespace and not self.deleting and not (self.ours and self.source == source)
+        return self.claims if theirs else frozenset()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,11 @@ from reconciler.core.moves import (
     Reach,
     Wait,
     dirty,
+    dirty_marks,
     out_of_sight,
     ref,
     target_still,
+    untrue,
 )
 from reconciler.core.record import IntentKind
 from reconciler.core.target import Owner
@@ -44,6 +46,8 @@ def stop_writers(v: View) -> Move:
     if binder is not None and not binder.deleting:
         return Do(DropBinder(v.key, site, binder.namespace, binder.name, v.owner), "the binder pod is stopped")
     if not target_still(v):
+        if untrue(v):
+            return dirty_marks(v)
         return Hold("TargetRunning", "PoweredOn", f"target {v.frozen.namespace}/{v.frozen.name} runs; stop it, then its run is undone")
     if v.unfenced:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)}")
@@ -57,8 +61,9 @@ def must_give_back(v: View) -> bool:
 
 
 def marks_may_stay(v: View) -> bool:
-    """Safety 1: before we power a source on, its marks (and watermarks) are made dirty, unless a mark carries a change id."""
-    return not must_give_back(v) or not dirty(v)
+    """Safety 1: before we power a source on, its marks (and watermarks) are made dirty, unless a mark carries a change id. On a disk that
+    somebody else has, none may outlive this run."""
+    return not untrue(v) and not (must_give_back(v) and dirty(v))
 
 
 def source_given_back(v: View) -> bool:

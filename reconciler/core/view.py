@@ -89,6 +89,7 @@ class View:
     pods: PodWishes = field(default_factory=PodWishes)
     vddk: str = ""  # the image that brings VDDK, as settings name it now
     on_at: datetime | None = None  # the source was seen on by this process then, or later
+    taken: Mapping[str, TargetVm] = field(default_factory=dict)  # PVC of a frozen disk -> a machine of others that has it, too
 
     @property
     def key(self) -> VmKey:
@@ -223,8 +224,8 @@ class View:
         return volume if volume.mark is None or volume.mark.target == self.reserved else replace(volume, mark=None)
 
     def _void(self, volume: Volume) -> bool:
-        """Nothing that stands on it counts, whenever it was written."""
-        return volume.phase == "Lost" or self.set_back
+        """Nothing that stands on it counts, whenever it was written. A machine that is off now may have run when nobody looked."""
+        return volume.phase == "Lost" or self.set_back or volume.name in self.taken
 
     @property
     def proofs(self) -> tuple[Volume, ...]:

@@ -113,10 +113,11 @@ def precopy(v: View) -> Move:
         return unseen
     assert isinstance(v.source, Known)
     vm = v.source.value
-    if not undisturbed(v):
-        return disturbed(v)
     r, ours = v.round, v.our_snapshots
     mine = next((s for s in ours if r is not None and s.key == v.snapshot_key(r.number)), None)
+    if not undisturbed(v):
+        move = disturbed(v)  # what holds us may last for days, and no snapshot of ours should
+        return interrupt(v, mine, move.message) if isinstance(move, Hold) and r is not None and not v.unfenced else move
     if stray := [s for s in ours if s is not mine]:
         return _drop_snapshot(v, stray[0])
     if not ours and _left_behind(v, vm):

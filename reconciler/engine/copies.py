@@ -14,7 +14,7 @@ from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Absent, Power
 from reconciler.engine.sites import Sites
 from reconciler.errors import RetryableError
-from reconciler.ports import CopySource, DiskChoice, SourceDriver
+from reconciler.ports import CopySource, DiskChoice, SourceDriver, TargetDriver
 
 Doubts = tuple[tuple[str, str], ...]
 
@@ -26,6 +26,7 @@ def ensure_copy(action: EnsureCopy, sites: Sites) -> Doubts:
     volumes = tuple((pvc, target.read_volume(action.job.namespace, pvc)) for _, pvc, _ in action.job.volumes)
     if (why := guards.may_copy(volumes)) is not None:
         raise RetryableError("WriterNotFenced", f"{why}; the copy is not started beside it")
+    must_be_free(target, action.job.namespace, [pvc for pvc, _ in volumes], action.job.owner.source)
     source = sites.source_at(action.source.provider)
     seen = source.read_vm(action.source)
     if isinstance(seen, Absent):
@@ -38,6 +39,12 @@ def ensure_copy(action: EnsureCopy, sites: Sites) -> Doubts:
     disks = tuple(_disk(d, where, changes.get(d.disk_uuid), action.at is not None) for d in action.disks)
     target.ensure_copy(action.job, disks, where, _spec(action, where, disks))
     return ()
+
+
+def must_be_free(target: TargetDriver, namespace: str, pvcs: Sequence[str], source: str) -> None:
+    """Asked right before a PVC that was there before is adopted or written."""
+    if (why := guards.taken(target.read_vms(namespace), namespace, pvcs, source)) is not None:
+        raise RetryableError("VolumeTaken", f"{why}; nothing is written to it")
 
 
 def _check(action: EnsureCopy, vm: SourceVm) -> None:

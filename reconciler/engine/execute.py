@@ -37,7 +37,7 @@ from reconciler.core.actions import (
 )
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Absent, Known, Power, PowerRequest
-from reconciler.engine.copies import Doubts, ensure_copy
+from reconciler.engine.copies import Doubts, ensure_copy, must_be_free
 from reconciler.engine.sites import Sites
 from reconciler.errors import LeaseLost, ReconcilerError, RetryableError, TerminalError, UserError
 from reconciler.ports import Clock, StatusRepo
@@ -113,8 +113,7 @@ def _act(action: Action, hands: Hands) -> Known[SourceVm] | Absent | Doubts | No
         case EnsureNamespace():
             sites.target_at(action.site).ensure_namespace(action.namespace)
         case EnsureVolumes():
-            for spec, adopt in action.volumes:
-                sites.target_at(action.site).ensure_volume(spec, adopt)
+            _ensure_volumes(action, sites)
         case EnsureBinder():
             sites.target_at(action.site).ensure_binder(action.spec)
         case DropBinder():
@@ -159,6 +158,14 @@ def _act(action: Action, hands: Hands) -> Known[SourceVm] | Absent | Doubts | No
 def _ask(why_not: str | None) -> None:
     if why_not is not None:
         raise GuardRefused(why_not)
+
+
+def _ensure_volumes(action: EnsureVolumes, sites: Sites) -> None:
+    target = sites.target_at(action.site)
+    if adopted := [spec for spec, adopt in action.volumes if adopt is not None]:
+        must_be_free(target, adopted[0].namespace, [spec.name for spec in adopted], adopted[0].owner.source)
+    for spec, adopt in action.volumes:
+        target.ensure_volume(spec, adopt)
 
 
 def _power_source(action: PowerSource, sites: Sites) -> None:

@@ -85,6 +85,10 @@ def what_we_write(obj: want.Json | None) -> tuple[object, ...]:
     return obj["metadata"]["uid"], obj["metadata"]["labels"], obj["metadata"]["annotations"].get("reconciler.dev/migration"), obj["spec"]
 
 
+def disk_of(pvc: str) -> want.Json:
+    return {"name": "data", "persistentVolumeClaim": {"claimName": pvc}}
+
+
 def is_write(label: str) -> bool:
     return not label.startswith("GET ")
 
@@ -271,6 +275,22 @@ class TargetContract:
         assert sorted(bulk, key=str) == sorted(direct, key=str) and len(direct) == 2
         assert all(vm.claims == {seen_volume(site).name} for vm in direct)
         assert [vm.name for vm in seen_volume(site).users(direct)] == ["borrower"]
+
+    def test_an_instance_without_a_machine_uses_its_disks_until_it_has_ended(self, site: TargetSite) -> None:
+        """It says that it is ours, too; a VirtualMachine that was deleted alone leaves one like that."""
+        site.driver.ensure_volume(want.volume(site), None)
+        site.driver.ensure_vm(want.machine(site))
+        site.settle()
+        labels = (site.find("VirtualMachine", "web") or {})["metadata"]["labels"]
+        guest = {"domain": {"devices": {}}, "nodeSelector": {"no": "where"}, "volumes": [disk_of(seen_volume(site).name)]}
+        head = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance"}
+        vmi = {**head, "metadata": {"namespace": site.namespace, "name": "alone", "labels": labels}, "spec": guest}
+        site.put({**vmi, "status": {"phase": "Pending"}})
+        bulk, direct = site.driver.read_inventory([site.namespace]).vms, site.driver.read_vms(site.namespace)
+        assert {str(vm) for vm in bulk} == {str(vm) for vm in direct} and len(direct) == 2
+        assert [str(vm) for vm in seen_volume(site).users(direct)] == [f"VirtualMachineInstance {site.namespace}/alone"]
+        site.put({**vmi, "status": {"phase": "Succeeded"}})
+        assert [vm.name for vm in site.driver.read_vms(site.namespace)] == ["web"]
 
     # ---- the VM
 

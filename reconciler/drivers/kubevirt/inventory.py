@@ -126,7 +126,8 @@ def _strangers(lists: _Lists, us: Instance) -> Iterable[Stranger]:
 
 def _machines(machines: Iterable[Obj], instances: Iterable[Obj], us: Instance) -> Iterable[TargetVm]:
     by_name = {instance["metadata"]["name"]: instance for instance in instances}
-    return (parse.target_vm(vm, by_name.get(vm["metadata"]["name"]), us) for vm in machines)
+    yield from (parse.target_vm(vm, by_name.pop(vm["metadata"]["name"], None), us) for vm in machines)
+    yield from (parse.lone_instance(alone) for alone in by_name.values() if not parse.ended(alone))
 
 
 def _storage_classes(api: Api) -> tuple[StorageClass, ...]:

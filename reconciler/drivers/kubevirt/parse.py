@@ -7,6 +7,7 @@ Whatever a person may have damaged (an annotation that is no JSON, a missing sta
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -182,14 +183,28 @@ def target_vm(vm: Obj, instance: Obj | None, us: Instance) -> TargetVm:
         deleting=deleting(vm),
         instance=labels.instance_of(vm),
         generation=int(metadata.get("generation") or 0),
-        claims=frozenset(_claims(spec)),
+        claims=frozenset((*_templates(spec), *_claims((spec.get("template") or {}).get("spec")), *_claims((instance or {}).get("spec")))),
     )
 
 
-def _claims(spec: Obj) -> Iterator[str]:
-    """PVCs of a VirtualMachine's spec; a DataVolume's PVC has its name."""
+def lone_instance(vmi: Obj) -> TargetVm:
+    """A VirtualMachineInstance that no VirtualMachine stands behind: somebody made it himself, or deleted only its VirtualMachine."""
+    found = target_vm({"metadata": vmi["metadata"], "spec": {"template": {"spec": vmi.get("spec")}}}, vmi, Instance())
+    return replace(found, kind="VirtualMachineInstance", ours=False)
+
+
+def ended(vmi: Obj) -> bool:
+    return (vmi.get("status") or {}).get("phase") in _GUEST_GONE
+
+
+def _templates(spec: Obj) -> Iterator[str]:
+    """A DataVolume's PVC has its name."""
     yield from (t["metadata"]["name"] for t in spec.get("dataVolumeTemplates") or [])
-    for volume in ((spec.get("template") or {}).get("spec") or {}).get("volumes") or []:
+
+
+def _claims(spec: Obj | None) -> Iterator[str]:
+    """PVCs of a guest's spec, those plugged into a running one too."""
+    for volume in (spec or {}).get("volumes") or []:
         for source in (volume, volume.get("ephemeral") or {}):
             yield from filter(
                 None, ((source.get("persistentVolumeClaim") or {}).get("claimName"), (source.get("dataVolume") or {}).get("name"))

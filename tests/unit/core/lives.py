@@ -367,6 +367,8 @@ class LiveLand(Toyland):
         for spec, adopt in action.volumes:
             found = self.volumes.get(spec.name)
             key = f"{spec.source_vm_uuid}/{spec.disk_uuid}"
+            if adopt is not None:
+                self._must_be_free([spec.name], spec.owner.source)
             if found is None and adopt is None:
                 super()._apply(replace(action, volumes=((spec, None),)))
                 made = replace(self.volumes[spec.name], commit=spec.owner.commit)
@@ -408,12 +410,17 @@ class LiveLand(Toyland):
         if guards.may_copy(tuple((pvc, self._read_volume(pvc)) for _, pvc, _ in action.job.volumes)) is not None:
             raise Refused("retryable", "WriterNotFenced")
         j = action.job
+        self._must_be_free([pvc for _, pvc, _ in j.volumes], j.owner.source)
         self.jobs[j.name] = Job(
             j.namespace, j.name, j.name, JobPhase.RUNNING, j.owner.migration, j.owner.vm, j.round_key, j.attempt, None, "", ""
         )
         self.progress_of.pop(j.name, None)
         self.pods.append(Pod(j.name, action, ranges=ranges))
         return ()
+
+    def _must_be_free(self, pvcs: list[str], source: str) -> None:
+        if guards.taken(tuple(self.targets.values()), "shop", pvcs, source) is not None:
+            raise Refused("retryable", "VolumeTaken")
 
     def _readable(self, action: EnsureCopy, vm: SourceVm) -> bool:
         return vm.power is Power.OFF and vm.epoch == action.epoch
@@ -534,6 +541,21 @@ class LiveLand(Toyland):
         if (now := (vm.source, f"{vm.uid}/{vm.generation}")) in self.unseen_starts:
             self.unseen_starts ^= {now, (vm.source, f"{vm.uid}/{vm.generation + 1}")}
 
+    def take(self, *pvcs: str, ran: bool = True) -> None:
+        """Somebody's own machine, which is off, has these disks. `ran`: it was on for a while, when nobody looked."""
+        his = TargetVm("shop", "his", "uid-his", "1", False, "", "", "", "", "Halted", Power.OFF, False, "", claims=frozenset(pvcs))
+        self.targets["his"] = self.foreign["his"] = his
+        for volume in self.volumes.values():
+            if ran and volume.name in pvcs:
+                self.content[volume.uid] = [-1, -1]
+
+    @property
+    def taken(self) -> frozenset[str]:
+        return self.targets["his"].claims if "his" in self.targets else frozenset()
+
+    def give_back(self) -> None:
+        del self.targets["his"], self.foreign["his"]
+
     def back_up(self) -> None:
         self.backups.append({n: copy(getattr(self, n)) for n in ("volumes", "jobs", "targets", "binders")})
 
@@ -610,8 +632,8 @@ class LiveLand(Toyland):
         if volume.key != f"{vm.uuid}/{uuid}" or volume.phase == "Lost" or any(t.uid in volume.owners for t in self.targets.values()):
             return
         want, have = self.version[uuid], self.content[volume.uid]
-        if have == [-1, -1]:
-            return  # somebody started the target early: its marks are made dirty as soon as that is seen
+        if have == [-1, -1] or volume.name in self.taken:
+            return  # somebody started the target early, or took a disk: its marks are made dirty as soon as that is seen
         mark, low = volume.mark, volume.watermark
         # Proofs of a time before the reserved VM was changed are none, though they stand there until they are written anew.
         now = {f"{t.uid}/{t.generation}" for t in self.targets.values() if t.source.endswith(f"/{vm.uuid}")} or {""}

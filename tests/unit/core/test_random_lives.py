@@ -53,7 +53,7 @@ class Lives(RuleBasedStateMachine):
         self.land = LiveLand(vms, desired_for(list(NAMES)))
         self.land.obey_shutdown = not shy
         self.revision = 1
-        self.restored = False
+        self.restored = self.lent = False
         self.land.back_up()
         self.tick(head_start, 1.0, True)
 
@@ -278,6 +278,27 @@ class Lives(RuleBasedStateMachine):
             self.land.targets[name] = vm
             self.land.foreign[name] = vm
 
+    @precondition(lambda self: self.land.volumes and not self.land.taken)
+    @rule(which=st.integers(0, 3), in_between=st.booleans())
+    def somebody_takes_a_disk(self, which: int, in_between: bool) -> None:
+        mine = sorted(n for n in self.land.volumes if n not in self.land.foreign)
+        if not mine:
+            return
+        self.lent = True
+        pvc = mine[which % len(mine)]
+        if in_between:
+            self.land.one_pass(self.land.lease, Fate(between=lambda: self.land.take(pvc, ran=False)))
+        else:
+            self.land.take(pvc)
+
+    @precondition(lambda self: self.land.taken)
+    @rule()
+    def he_gives_it_back(self) -> None:
+        """Once a pass has seen it: of a machine that nobody saw nothing tells (README, Limits)."""
+        mine = [v for v in self.land.volumes.values() if v.name in self.land.taken]
+        if all(v.mark is None and v.watermark is None for v in mine):
+            self.land.give_back()
+
     # ---- disasters ----
 
     @rule()
@@ -289,7 +310,7 @@ class Lives(RuleBasedStateMachine):
         """A start of a target that git does not know of, and then no cluster that does: nobody can tell (README, Limits)."""
         if self.land.unseen_starts:
             self.land.one_pass(self.land.lease)
-        if self.land.unseen_starts:
+        if self.land.unseen_starts or self.lent:  # nor that somebody had a disk when its mark was made
             return
         self.restored = True  # what an ended run removed may be back
         self.land.restore_cluster(-1 - age % len(self.land.backups))
@@ -328,6 +349,8 @@ class Lives(RuleBasedStateMachine):
         self.let_it_end()
         self.node_fenced()
         for _ in range(300):
+            if land.taken:
+                self.he_gives_it_back()
             land.one_pass(land.lease)
             land.judge()
             land.go_on(20.0)

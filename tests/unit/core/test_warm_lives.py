@@ -48,7 +48,7 @@ class WarmLives(Lives):
         self.land.obey_shutdown, self.land.locked = not shy, locked == 5
         self.land.slow = slow
         self.revision = 1
-        self.restored = False
+        self.restored = self.lent = False
         self.land.back_up()
         self.tick(head_start, 1.0, True)
 
@@ -109,6 +109,12 @@ class WarmLives(Lives):
     def delete_our_vm(self, which: int, in_between: bool, dice: int) -> None:
         if dice == 0:
             super().delete_our_vm(which, in_between)
+
+    @precondition(lambda self: self.land.volumes and not self.land.taken)
+    @rule(which=st.integers(0, 3), in_between=st.booleans(), dice=DICE)
+    def somebody_takes_a_disk(self, which: int, in_between: bool, dice: int) -> None:
+        if dice == 0:
+            super().somebody_takes_a_disk(which, in_between)
 
     @rule(in_between=st.booleans(), dice=DICE)
     def start_our_vm(self, in_between: bool, dice: int) -> None:

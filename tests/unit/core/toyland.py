@@ -246,6 +246,7 @@ class Toyland:
                         watermark=None,
                         writers=(),
                         waits_for_consumer=True,
+                        source=spec.owner.source,
                     )
                     self.volumes[spec.name] = replace(adopt, migration=spec.owner.migration) if adopt else fresh
             case EnsureBinder():
@@ -288,6 +289,7 @@ class Toyland:
                     False,
                     "",
                     generation=1,
+                    claims=frozenset(d.pvc for d in s.disks),
                 )
             case PowerSource():
                 self._power(action)

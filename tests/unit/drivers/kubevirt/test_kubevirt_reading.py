@@ -259,6 +259,21 @@ def test_a_vm_is_off_only_when_it_is_halted_and_no_instance_is_left(spec: dict[s
     assert parse.target_vm(machine(**spec), vmi, US).power is want
 
 
+def test_the_disks_of_a_machine_are_those_of_its_spec_and_those_plugged_into_its_guest() -> None:
+    def guest(*volumes: dict[str, Any]) -> dict[str, Any]:
+        return {"domain": {}, "volumes": [{"name": f"v{i}", **volume} for i, volume in enumerate(volumes)]}
+
+    root, plugged = {"persistentVolumeClaim": {"claimName": "root"}}, {"dataVolume": {"name": "plugged", "hotpluggable": True}}
+    templates = [{"metadata": {"name": "made-for-it"}, "spec": {}}]
+    vm = machine(runStrategy="Always", dataVolumeTemplates=templates, template={"spec": guest(root, {"containerDisk": {"image": "x"}})})
+    assert parse.target_vm(vm, None, US).claims == {"root", "made-for-it"}
+    vmi = {"metadata": meta("web"), "spec": guest(root, plugged), "status": {"phase": "Running"}}
+    assert parse.target_vm(vm, vmi, US).claims == {"root", "made-for-it", "plugged"}
+    alone = parse.lone_instance(vmi)
+    assert (alone.kind, alone.ours, alone.claims, alone.power) == ("VirtualMachineInstance", False, {"root", "plugged"}, Power.ON)
+    assert alone.takes("shop", "") == alone.claims and not alone.takes("elsewhere", "")
+
+
 def test_storage_classes_take_defaults_and_overhead_from_cdi_where_there_is_one() -> None:
     obj = {"metadata": meta("fast"), "provisioner": "csi", "volumeBindingMode": "WaitForFirstConsumer"}
     profile = {"status": {"claimPropertySets": [{"accessModes": ["ReadWriteMany"], "volumeMode": "Block"}]}}
