@@ -12,21 +12,16 @@ from reconciler.core.actions import CopyDiskWish, EnsureCopy
 from reconciler.core.copyspec import RANGE_GAP_BYTES, RANGES_OF_A_JOB, CopyDisk, CopySpec
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Absent, Power
-from reconciler.engine.sites import Sites
+from reconciler.engine.leased import Leased
 from reconciler.errors import RetryableError
 from reconciler.ports import CopySource, DiskChoice, SourceDriver, TargetDriver
 
 Doubts = tuple[tuple[str, str], ...]
 
 
-def ensure_copy(action: EnsureCopy, sites: Sites) -> Doubts:
+def ensure_copy(action: EnsureCopy, sites: Leased) -> Doubts:
     """No other writer (safety 4), and disks that lie where the path was chosen for (safety 3). Nothing is started when a change id is
     in doubt; then that is the answer: disk uuid and reason."""
-    target = sites.target_at(action.site)
-    volumes = tuple((pvc, target.read_volume(action.job.namespace, pvc)) for _, pvc, _ in action.job.volumes)
-    if (why := guards.may_copy(volumes)) is not None:
-        raise RetryableError("WriterNotFenced", f"{why}; the copy is not started beside it")
-    must_be_free(target, action.job.namespace, [pvc for pvc, _ in volumes], action.job.owner.source)
     source = sites.source_at(action.source.provider)
     seen = source.read_vm(action.source)
     if isinstance(seen, Absent):
@@ -37,6 +32,11 @@ def ensure_copy(action: EnsureCopy, sites: Sites) -> Doubts:
         return doubts
     where = source.describe_copy(seen.value, tuple(DiskChoice(d.disk_uuid, d.path) for d in action.disks), action.at)
     disks = tuple(_disk(d, where, changes.get(d.disk_uuid), action.at is not None) for d in action.disks)
+    target = sites.target_at(action.site)  # last, because what changed may take minutes to tell
+    volumes = tuple((pvc, target.read_volume(action.job.namespace, pvc)) for _, pvc, _ in action.job.volumes)
+    if (why := guards.may_copy(volumes)) is not None:
+        raise RetryableError("WriterNotFenced", f"{why}; the copy is not started beside it")
+    must_be_free(target, action.job.namespace, [pvc for pvc, _ in volumes], action.job.owner.source)
     target.ensure_copy(action.job, disks, where, _spec(action, where, disks))
     return ()
 

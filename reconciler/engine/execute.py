@@ -1,4 +1,5 @@
 """Action -> Outcome: one short handler per action. Declared acts read their guards again, right before they are done.
+The lease is asked for before an act begins, and again (leased.py) right before each effect.
 
 What it is: the only place from which the engine changes a site. What it is not: a decision, a retry or a wait.
 """
@@ -38,6 +39,7 @@ from reconciler.core.actions import (
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import Absent, Known, Power, PowerRequest
 from reconciler.engine.copies import Doubts, ensure_copy, must_be_free
+from reconciler.engine.leased import Leased
 from reconciler.engine.sites import Sites
 from reconciler.errors import LeaseLost, ReconcilerError, RetryableError, TerminalError, UserError
 from reconciler.ports import Clock, StatusRepo
@@ -67,7 +69,7 @@ def execute(action: Action, hands: Hands) -> Outcome:
     name = type(action).__name__
     try:
         _lease(action, hands)
-        found = _act(action, hands)
+        found = _act(action, Leased(hands.sites, lambda: _lease(action, hands)))
     except GuardRefused as refused:
         log.warning("a guard refused a declared act", extra={"action": name, "vm": action.key[1], "why": str(refused)})
         return Outcome(action.key, name, hands.clock.now(), ActError("void", "GuardRefused", str(refused)))
@@ -98,7 +100,7 @@ def _act_error(err: ReconcilerError) -> ActError:
 
 
 def _lease(action: Action, hands: Hands) -> None:
-    """No act without the lease; a declared one needs it younger than half its TTL."""
+    """No effect without the lease as it is at this moment; a declared act needs it younger than half its TTL."""
     age, ttl = hands.repo.lease_age_s(), hands.lease_ttl_s
     if isinstance(action, DECLARED):
         if (why := guards.lease_fresh(age, ttl)) is not None:
@@ -107,8 +109,7 @@ def _lease(action: Action, hands: Hands) -> None:
         raise LeaseLost("LeaseLost", "the lease ran out before the act; it is decided anew")
 
 
-def _act(action: Action, hands: Hands) -> Known[SourceVm] | Absent | Doubts | None:
-    sites = hands.sites
+def _act(action: Action, sites: Leased) -> Known[SourceVm] | Absent | Doubts | None:
     match action:
         case EnsureNamespace():
             sites.target_at(action.site).ensure_namespace(action.namespace)
@@ -160,7 +161,7 @@ def _ask(why_not: str | None) -> None:
         raise GuardRefused(why_not)
 
 
-def _ensure_volumes(action: EnsureVolumes, sites: Sites) -> None:
+def _ensure_volumes(action: EnsureVolumes, sites: Leased) -> None:
     target = sites.target_at(action.site)
     if adopted := [spec for spec, adopt in action.volumes if adopt is not None]:
         must_be_free(target, adopted[0].namespace, [spec.name for spec in adopted], adopted[0].owner.source)
@@ -168,7 +169,7 @@ def _ensure_volumes(action: EnsureVolumes, sites: Sites) -> None:
         target.ensure_volume(spec, adopt)
 
 
-def _power_source(action: PowerSource, sites: Sites) -> None:
+def _power_source(action: PowerSource, sites: Leased) -> None:
     source = sites.source_at(action.site)
     if action.target is None:
         raise GuardRefused("there is no target VM to compare with")
@@ -181,7 +182,7 @@ def _power_source(action: PowerSource, sites: Sites) -> None:
         source.request_power(action.vm, action.want)
 
 
-def _start_target(action: StartTarget, sites: Sites) -> None:
+def _start_target(action: StartTarget, sites: Leased) -> None:
     target = sites.target_at(action.site)
     volumes = tuple((uuid, target.read_volume(action.namespace, pvc)) for pvc, uuid in action.volumes)
     vm = target.read_vm(action.namespace, action.name)
@@ -190,7 +191,7 @@ def _start_target(action: StartTarget, sites: Sites) -> None:
     target.request_power(action.namespace, action.name, Power.ON, action.owner)
 
 
-def _drop_volumes(action: DropVolumes, sites: Sites) -> None:
+def _drop_volumes(action: DropVolumes, sites: Leased) -> None:
     target = sites.target_at(action.site)
     vms = target.read_vms(action.namespace)
     for name in action.names:
