@@ -17,7 +17,7 @@ LOOKS = ("read_", "describe_")
 
 
 class Leased:
-    """`ask`: raises unless the lease is good now. A direct read may take minutes, or the machine may sleep in it: a yes from before is none."""
+    """`ask`: raises unless the lease is good now. A direct read may take minutes, and the machine may sleep in it: an older yes is none."""
 
     def __init__(self, sites: Sites, ask: Callable[[], None]) -> None:
         self._sites, self._ask = sites, ask

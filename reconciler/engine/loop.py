@@ -25,7 +25,7 @@ from reconciler.engine.execute import Hands, execute
 from reconciler.engine.memory import Recollection
 from reconciler.engine.observe import Watch, live, observe
 from reconciler.engine.publish import Pace, Urgency
-from reconciler.engine.sites import Lane, Sites, settle
+from reconciler.engine.sites import ACT, Lane, Sites, settle
 from reconciler.errors import LeaseLost, RetryableError, Superseded
 from reconciler.manifests.load import CacheEntry, SourceFile, load, missing, wants
 from reconciler.manifests.recordstore import RecordStore
@@ -267,7 +267,12 @@ class Engine:
         return max(QUICKEST_S, min(self._rules.poll_s, until))
 
     def close(self) -> None:
-        self._repo.release_lease()
+        """The lease goes after our acts: who takes over at once must not meet one that still lands. Where one does not end, the
+        lease is not released, but runs out."""
+        if self._sites.acts_ended(self._rules.act_budget_s):
+            self._repo.release_lease()
+        else:
+            log.warning("an act has not ended; the lease is not released, it runs out", extra={"waited_s": self._rules.act_budget_s})
         self._sites.close()
 
 
@@ -279,7 +284,7 @@ def _lane(action: Action, records: Records) -> Lane:
     """Both sites of the VM: an act on one of them often reads the other first, and hangs with it."""
     record = records.vms.get(action.key)
     source = record.source.provider if record and record.source else action.site
-    return ("act", source, record.frozen.destination if record and record.frozen else action.site)
+    return (ACT, source, record.frozen.destination if record and record.frozen else action.site)
 
 
 def _told(records: Records) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ What it is not: knowledge of any platform (the app hands in a Connector).
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
@@ -28,6 +29,7 @@ ASK_AGAIN_S = 30.0  # between two looks at the Secret of a refused site
 STILL_S = 5.0  # what has not moved for so long is not waited for, while others could go on
 TIMES = 4.0  # ... and a site that took longer the last time gets so many times that
 
+ACT = "act"
 Lane = tuple[str, *tuple[ObjectRef, ...]]  # what is done, and all sites that it may have to wait for
 
 
@@ -187,11 +189,26 @@ class Sites:
             log.exception("site read ended in a bug", extra={"provider": str(ref)})
             return Unknown("InternalError", f"reading Provider {ref} ended in a bug ({type(err).__name__}); see the log")
 
+    def acts_ended(self, within_s: float) -> bool:
+        """Acts that have not begun are dropped, no more are taken. Whether those under way have ended within so many seconds."""
+        pools = [pool for lane, pool in self._pools.items() if lane[0] == ACT]
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        waiter = threading.Thread(target=_shut, args=(pools,), name="acts-end", daemon=True)
+        waiter.start()
+        waiter.join(within_s)
+        return not waiter.is_alive()
+
     def close(self) -> None:
         wait([closing for ref in list(self._specs) for closing in self._drop(ref)])
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
         self._connector.close()
+
+
+def _shut(pools: Iterable[ThreadPoolExecutor]) -> None:
+    for pool in pools:
+        pool.shutdown(wait=True)
 
 
 def settle(futures: Iterable[Future[T]], budget_s: float) -> None:
