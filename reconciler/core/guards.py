@@ -85,13 +85,10 @@ def may_start_target(
         return f"the source ran since the copy (epoch {source.value.epoch}, copied at {epoch})"
     if {d.uuid for d in source.value.disks} != {uuid for uuid, _ in volumes}:
         return "the disks of the source are not those that were copied"
-    match target:
-        case Absent():
-            return "the target VM is gone"
-        case Known(vm) if not vm.ours or vm.source != source_key:
-            return "the target VM is not ours"
-        case _:
-            pass
+    if isinstance(target, Absent):
+        return "the target VM is gone"
+    if not target.value.ours or target.value.source != source_key:
+        return "the target VM is not ours"
     for disk_uuid, seen in volumes:
         match seen:
             case Absent():
@@ -100,10 +97,11 @@ def may_start_target(
                 if volume.deleting or volume.phase != "Bound":
                     return f"PVC {volume.name} is {'being deleted' if volume.deleting else volume.phase}"
                 mark = volume.mark
-                if mark is None or replace(mark, change_id=None, target="") != Mark(
-                    disk_uuid, volume.uid, number, epoch, None, MarkState.CLEAN
-                ):
+                final = Mark(disk_uuid, volume.uid, number, epoch, None, MarkState.CLEAN)
+                if mark is None or replace(mark, change_id=None, target="") != final:
                     return f"the mark of PVC {volume.name} is not final"
+                if mark.target != target.value.reserved:
+                    return f"the target VM was changed, perhaps started, since PVC {volume.name} got its mark"
                 if busy := [w.pod for w in volume.writers if not w.fenced]:
                     return f"pod {busy[0]} may still write to PVC {volume.name}"
     return None

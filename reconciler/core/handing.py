@@ -71,17 +71,13 @@ def start_action(v: View) -> StartTarget:
     return StartTarget(v.key, f.destination, ref(v), v.record.epoch, v.number, f.namespace, f.name, disks, owner)
 
 
-def started_once(v: View) -> bool:
-    return any(i.kind is IntentKind.START_TARGET and i.done_at is not None for i in v.record.intents)
-
-
 def start_target(v: View) -> Move:
     vm, f = v.our_target_vm, v.frozen
     if vm is None:
         return Hold("TargetLost", "NotFound", f"VirtualMachine {f.namespace}/{f.name} is gone after hand-over; the source stays off")
     if vm.power is f.want_power:
         return Wait(f"the target is coming up {vm.message}".rstrip())
-    if started_once(v):
+    if v.started_once:
         return Wait(f"the target starts {vm.message}".rstrip())
     if (unseen := out_of_sight(v)) is not None:
         return unseen

@@ -102,7 +102,7 @@ def _target_as_wanted(v: View) -> bool:
         return False
     if v.frozen.want_power is Power.OFF or (vm.power is Power.ON and vm.ready):
         return True
-    return handing.started_once(v) and vm.power is Power.OFF and vm.run_strategy == "Halted"
+    return v.started_once and vm.power is Power.OFF and vm.run_strategy == "Halted"
 
 
 def _copied(v: View) -> bool:
@@ -113,7 +113,7 @@ def _copied(v: View) -> bool:
 def _target_left_halted(v: View) -> bool:
     """It was started (or was never to start): what its disks hold now is the target's own business."""
     vm = v.our_target_vm
-    return handing.started_once(v) or v.frozen.want_power is Power.OFF or (vm is not None and vm.power is Power.ON)
+    return v.started_once or v.frozen.want_power is Power.OFF or (vm is not None and vm.power is Power.ON)
 
 
 # Whatever the target can refuse is refused here, with the guest still up.

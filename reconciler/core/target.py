@@ -295,6 +295,15 @@ class TargetVm:
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
 
+    @property
+    def reserved(self) -> str:
+        """Which VM it is, and how often its spec was changed.
+
+        A start and a stop change spec.runStrategy, and so metadata.generation, though nobody should see the VM run (KubeVirt: virt-api, or
+        virt-controller for a paused start). KubeVirt may change a spec by itself too; that costs a copy, never a write.
+        """
+        return f"{self.uid}/{self.generation}"
+
 
 @dataclass(frozen=True, slots=True)
 class Stranger:

@@ -15,7 +15,7 @@ from reconciler.core.actions import Outcome, VmKey
 from reconciler.core.copyspec import CopyResult, DiskProgress
 from reconciler.core.inventory import Inventory, SourceDisk, SourceSnapshot, SourceVm
 from reconciler.core.model import Absent, Known, Mark, MarkState, Milestone, Mode, ObjectRef, Power, Unknown, Watermark
-from reconciler.core.record import Claim, FrozenDisk, FrozenVm, RoundRecord, VmRecord
+from reconciler.core.record import Claim, FrozenDisk, FrozenVm, IntentKind, RoundRecord, VmRecord
 from reconciler.core.target import Binder, Instance, Job, Owner, PodWishes, TargetInventory, TargetVm, Volume
 
 ROUND = 1  # cold runs have one round
@@ -199,13 +199,17 @@ class View:
 
     @property
     def reserved(self) -> str:
-        """The VirtualMachine made for these disks, and how often its spec was changed.
-
-        A start and a stop change spec.runStrategy, and so metadata.generation, though nobody should see the VM run (KubeVirt: virt-api, or
-        virt-controller for a paused start). KubeVirt may change a spec by itself too; that costs a copy, never a write.
-        """
+        """TargetVm.reserved of the VirtualMachine made for these disks."""
         vm = self.our_target_vm
-        return f"{vm.uid}/{vm.generation}" if vm else ""
+        return vm.reserved if vm else ""
+
+    @property
+    def started_once(self) -> bool:
+        """The start of the target landed: git says so, or the VM itself, by the milestone that it was started with (the reply was lost)."""
+        if any(i.kind is IntentKind.START_TARGET and i.done_at is not None for i in self.record.intents):
+            return True
+        vm, milestone = self.our_target_vm, Milestone.HANDED_OVER
+        return vm is not None and self.record.milestone.order >= milestone.order and vm.milestone == milestone.value
 
     @property
     def set_back(self) -> bool:
@@ -216,10 +220,11 @@ class View:
 
     def _believed(self, volume: Volume) -> Volume:
         """No proof of bytes that were lost, nor a mark of a time before the reserved VM was changed (a watermark says itself, by its round
-        key, which time it is of): unproven means dirty. Behind hand-over the disks are the target's own."""
-        if self.record.milestone.order >= Milestone.HANDED_OVER.order:
+        key, which time it is of): unproven means dirty. Once it was started, or is to stay off, the disks are the target's own."""
+        behind = self.record.milestone.order >= Milestone.HANDED_OVER.order
+        if behind and (self.started_once or self.our_target_vm is None or self.frozen.want_power is Power.OFF):
             return volume
-        if self._void(volume):
+        if not behind and self._void(volume):
             return replace(volume, mark=None, watermark=None)
         return volume if volume.mark is None or volume.mark.target == self.reserved else replace(volume, mark=None)
 

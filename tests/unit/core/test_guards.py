@@ -13,7 +13,7 @@ from tests.unit.core.toyland import source_vm
 
 SOURCE = replace(source_vm("web", power=Power.OFF), epoch="e1")
 VM = TargetVm("shop", "web", "u", "1", True, "r", f"vc/{SOURCE.uuid}", "None", "", "Halted", Power.OFF, False, "")
-MARK = Mark("disk-web-0", "pvc-uid", 1, "e1", None, MarkState.CLEAN)
+MARK = Mark("disk-web-0", "pvc-uid", 1, "e1", None, MarkState.CLEAN, target=VM.reserved)
 PVC = Volume("shop", "p", "pvc-uid", "1", "Bound", "fast", VolumeMode.BLOCK, 1, 1, True, "k", "r", "", MARK, None, ())
 WRITER = Writer("pod", "Running", False, True, "importer")
 
@@ -39,6 +39,8 @@ def test_the_right_world_starts_the_target() -> None:
         {"vm": Absent()},
         {"vm": Known(replace(VM, ours=False))},
         {"vm": Known(replace(VM, source="vc/other"))},
+        {"vm": Known(replace(VM, generation=2))},
+        {"vm": Known(replace(VM, uid="anew"))},
         {"pvc": Absent()},
         {"pvc": Known(replace(PVC, uid="anew"))},
         {"pvc": Known(replace(PVC, deleting=True))},
