@@ -1,55 +1,41 @@
 """A toy world that bites: copies that take time, guards read again, deaths, lost pushes, two reconcilers, people and restores.
 
-What it is: Toyland with the real decide, guards, memory, urgency and rewind check, one pass at a time, each with a fate.
+What it is: Toyland with the real decide, execute, guards, memory, urgency and rewind check, one pass at a time, each with a fate.
 Bytes are versions: a running source makes a new one at every beat, a copy carries them over in halves.
 What it is not: the engine (engine/loop.py) or a platform; the order of steps in `one_pass` is the engine's, written down once more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import TypeVar
 
-from reconciler.core import guards
-from reconciler.core.actions import (
-    DECLARED,
-    ActError,
-    Action,
-    DropBinder,
-    DropCopy,
-    DropTargetVm,
-    DropVolumes,
-    EnsureBinder,
-    EnsureCopy,
-    EnsureVm,
-    EnsureVolumes,
-    Outcome,
-    PowerSource,
-    ProveOff,
-    PutMarks,
-    PutWatermarks,
-    ReleaseVolumes,
-    StartTarget,
-)
-from reconciler.core.copyspec import CopyResult, DiskProgress, DiskResult, result_line
+from reconciler.core.actions import ActError, Action, EnsureCopy, Outcome, PowerSource
+from reconciler.core.copyspec import CopyDisk, CopyResult, DiskProgress, DiskResult, result_line
 from reconciler.core.decide import decide
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import Inventory, SourceVm
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Absent, Known, ObjectRef, Power, PowerRequest, Unknown
 from reconciler.core.record import IntentKind, Records
-from reconciler.core.target import Job, JobPhase, Owner, TargetInventory, TargetVm, Volume, VolumeMode, Writer
+from reconciler.core.target import JobPhase, TargetInventory, TargetVm, Volume, Writer
 from reconciler.core.view import Observed
 from reconciler.engine import publish
-from reconciler.engine.copies import Doubts
+from reconciler.engine.execute import Hands, execute
 from reconciler.engine.memory import Recollection
 from reconciler.engine.observe import Watch, rewound
 from reconciler.engine.publish import Urgency
+from reconciler.errors import RetryableError
+from reconciler.ports import Changes
 from tests.unit.core.toyland import HOST, SOURCE, Toyland
+from tests.unit.core.toysites import ToySites
 
+T = TypeVar("T")
 TTL_S = 180.0
 
 
@@ -73,12 +59,15 @@ class ToyClock:
         return 0.5
 
 
-class Refused(Exception):
-    """What a driver or a guard would raise: an ActError in flight."""
+@dataclass
+class ToyRepo:
+    """What an act asks of the repo."""
 
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.error = ActError(kind, reason, reason)
+    land: LiveLand
+    who: str
+
+    def lease_age_s(self) -> float | None:
+        return self.land.lease_age_s if self.land.lease == self.who else None
 
 
 @dataclass
@@ -103,11 +92,12 @@ class Pod:
 
 @dataclass
 class Fate:
-    """What becomes of one pass. `between` happens after the publish and before the acts."""
+    """What becomes of one pass. `between` happens after the publish and before the acts, `asleep` in each behind its first direct read."""
 
     push_lost: bool = False
     die: str = ""  # published, acted
     between: Callable[[], None] | None = None
+    asleep: Callable[[], None] | None = None
     faults: dict[str, tuple[str, bool]] = field(default_factory=dict)  # action -> (kind, the effect lands)
     eager: bool = True  # what is not urgent is committed too
 
@@ -135,6 +125,10 @@ class LiveLand(Toyland):
         self.started_uids: set[str] = set()  # of target VMs that we started
         self.rewound_at: datetime | None = None
         self.foreign: dict[str, object] = {}
+        self.actor = ""
+        self.action: Action | None = None  # the act under way, and whose it is
+        self.asleep: Callable[[], None] | None = None
+        self.lease_age_s = 0.0
         self.unseen_starts: set[tuple[str, str]] = set()  # (source, View.reserved) of targets that people started, and git does not know it
         self.keep_finals()
 
@@ -297,226 +291,68 @@ class LiveLand(Toyland):
         self.ancestors.append(self.records.commit)
 
     def _execute(self, who: str, action: Action, fate: Fate) -> Outcome:
+        """By the engine's own hands. Nested where `fate.asleep` lets the other reconciler act in the middle of it."""
         name = type(action).__name__
         kind, lands = fate.faults.get(name, ("", True))
         error = ActError(kind, "Injected", "injected") if kind else None
-        found: Known[SourceVm] | Doubts | None = None
-        if lands:
-            try:
-                age = 0.0 if self.lease == who else None
-                if isinstance(action, DECLARED) and (why := guards.lease_fresh(age, TTL_S)):
-                    raise Refused("void", why)
-                if age is None:
-                    raise Refused("retryable", "LeaseLost")
-                found = self._apply(action)
-            except Refused as refused:
-                error = refused.error
-        proof, doubted = (None, found) if isinstance(found, tuple) else (found, ())
-        return Outcome(action.key, name, self.now, error, None if error else proof, () if error else doubted)
+        if not lands:
+            return Outcome(action.key, name, self.now, error)
+        before = (self.actor, self.action, self.asleep)
+        self.actor, self.action, self.asleep = who, action, fate.asleep
+        outcome = execute(action, Hands(ToySites(self), ToyRepo(self, who), self.clock, TTL_S))  # type: ignore[arg-type]
+        self.actor, self.action, self.asleep = before
+        assert outcome.error is None or outcome.error.kind != "internal", outcome.error
+        return Outcome(action.key, name, self.now, error) if error else outcome
 
-    # ---- acts, as the drivers and engine/execute.py do them ----
+    # ---- what the drivers are made of (toysites.py) ----
 
-    def _apply(self, action: Action) -> Known[SourceVm] | Doubts | None:
-        self.judge_act(action)
+    def looked(self, seen: T) -> T:
+        """What a direct read has found may be old by the time that its answer is there."""
+        asleep, self.asleep = self.asleep, None
+        if asleep is not None:
+            asleep()
+        return seen
+
+    @contextmanager
+    def effect(self) -> Iterator[None]:
+        """Around everything that a driver changes: it is judged, and what was changed has another resource version."""
+        assert self.action is not None and self.lease == self.actor, f"{self.action} without the lease"
+        self.judge_act(self.action)
+        self.serial += 1
         before = dict(self.volumes)
-        doubted: Doubts = ()
-        match action:
-            case EnsureVolumes():
-                self._ensure_volumes(action)
-            case EnsureVm():
-                self._ensure_vm(action)
-            case EnsureCopy():
-                doubted = self._ensure_copy(action)
-            case PowerSource():
-                self._power_source(action)
-            case StartTarget():
-                self._start(action)
-            case PutMarks():
-                self._swap([v for v, _ in action.marks], action.owner)
-                for volume, mark in action.marks:
-                    kept = self.volumes[volume.name]
-                    watermark = None if mark is None else kept.watermark
-                    self.volumes[volume.name] = replace(kept, mark=mark, watermark=watermark, commit=action.owner.commit)
-            case PutWatermarks():
-                self._swap([v for v, _ in action.watermarks], None)
-                super()._apply(action)
-            case DropCopy():
-                if (job := self.jobs.get(action.name)) is not None:
-                    self.jobs[job.name] = replace(job, deleting=True)
-            case DropVolumes():
-                self._drop_volumes(action)
-            case DropTargetVm():
-                self._drop_vm(action)
-            case EnsureBinder() if any(pvc not in self.volumes for pvc, _ in action.spec.volumes):
-                raise Refused("retryable", "NotFound")
-            case DropBinder() if action.name not in self.binders:
-                pass
-            case ReleaseVolumes() if any((now := self.volumes.get(v.name)) is None or now.uid != v.uid for v in action.volumes):
-                raise Refused("retryable", "Conflict")
-            case ProveOff():
-                seen = self._direct(action.vm.uuid)
-                return seen if isinstance(seen, Known) else None
-            case _:
-                super()._apply(action)
-        for name, volume in self.volumes.items():
-            if name in before and before[name] != volume:
-                self.volumes[name] = replace(volume, resource_version=str(int(volume.resource_version) + 1))
-        return doubted or None
+        try:
+            yield
+        finally:
+            for name, volume in self.volumes.items():
+                if name in before and before[name] != volume:
+                    self.volumes[name] = replace(volume, resource_version=str(int(volume.resource_version) + 1))
 
-    def _ensure_volumes(self, action: EnsureVolumes) -> None:
-        for spec, adopt in action.volumes:
-            found = self.volumes.get(spec.name)
-            key = f"{spec.source_vm_uuid}/{spec.disk_uuid}"
-            if adopt is not None:
-                self._must_be_free([spec.name], spec.owner.source)
-            if found is None and adopt is None:
-                super()._apply(replace(action, volumes=((spec, None),)))
-                made = replace(self.volumes[spec.name], commit=spec.owner.commit)
-                self.volumes[spec.name] = made
-                self.content[made.uid] = [0, 0]
-            elif found is None:
-                raise Refused("retryable", "NotFound")
-            elif not found.ours or found.key != key:
-                raise Refused("terminal", "NameTaken")
-            elif found.migration != spec.owner.migration:
-                if adopt is None or (adopt.uid, adopt.resource_version) != (found.uid, found.resource_version):
-                    raise Refused("retryable", "Conflict")
-                self.volumes[spec.name] = replace(found, migration=spec.owner.migration, commit=spec.owner.commit)
-
-    def _ensure_vm(self, action: EnsureVm) -> None:
-        s = action.spec
-        found = self.targets.get(s.name)
-        if found is None:
-            super()._apply(action)
-            self.serial += 1
-            found = replace(self.targets[s.name], uid=f"uid-{self.serial}")
-        elif not found.ours or found.source != s.owner.source:
-            raise Refused("terminal", "NameTaken")
-        self.targets[s.name] = replace(
-            found, migration=s.owner.migration, milestone=s.owner.milestone, commit=s.owner.commit, source=s.owner.source
-        )
-
-    def _ensure_copy(self, action: EnsureCopy) -> Doubts:
-        vm = self._direct(action.source.uuid)
-        if isinstance(vm, Absent) or not self._readable(action, vm.value):
-            raise Refused("retryable", "SourceChanged")
-        ranges, doubts = self._changed(action)
-        if doubts:
-            return doubts
-        if (found := self.jobs.get(action.job.name)) is not None:
-            if found.round_key != action.job.round_key:
-                raise Refused("terminal", "NameTaken")
-            return ()
-        if guards.may_copy(tuple((pvc, self._read_volume(pvc)) for _, pvc, _ in action.job.volumes)) is not None:
-            raise Refused("retryable", "WriterNotFenced")
-        j = action.job
-        self._must_be_free([pvc for _, pvc, _ in j.volumes], j.owner.source)
-        self.jobs[j.name] = Job(
-            j.namespace, j.name, j.name, JobPhase.RUNNING, j.owner.migration, j.owner.vm, j.round_key, j.attempt, None, "", ""
-        )
-        self.progress_of.pop(j.name, None)
-        self.pods.append(Pod(j.name, action, ranges=ranges))
-        return ()
-
-    def _must_be_free(self, pvcs: list[str], source: str) -> None:
-        if guards.taken(tuple(self.targets.values()), "shop", pvcs, source) is not None:
-            raise Refused("retryable", "VolumeTaken")
-
-    def _readable(self, action: EnsureCopy, vm: SourceVm) -> bool:
-        return vm.power is Power.OFF and vm.epoch == action.epoch
-
-    def _changed(self, action: EnsureCopy) -> tuple[dict[str, frozenset[int]], Doubts]:
-        """Disk uuid -> the halves to be copied, where it is not all of them; or whose change id does not count."""
-        return {}, ()
-
-    def _direct(self, uuid: str) -> Known[SourceVm] | Absent:
+    def direct(self, uuid: str) -> Known[SourceVm] | Absent:
         if self.source_unknown:
-            raise Refused("retryable", "Unreachable")
+            raise RetryableError("Unreachable", "down")
         found = next((v for v in self.vms.values() if v.uuid == uuid), None)
         return Known(found) if found else Absent()
 
-    def _read_vm(self, name: str) -> Known[TargetVm] | Absent:
-        return Known(self.targets[name]) if name in self.targets else Absent()
+    def changes(self, uuid: str, at: str | None, since: Mapping[str, str]) -> Changes:
+        raise NotImplementedError
 
-    def _read_volume(self, name: str) -> Known[Volume] | Absent:
-        return Known(self._with_writers(self.volumes[name])) if name in self.volumes else Absent()
+    def track(self, name: str, on: bool) -> None:
+        raise NotImplementedError
 
-    def _power_source(self, action: PowerSource) -> None:
-        assert action.target is not None
-        seen, target = self._direct(action.vm.uuid), self._read_vm(action.target[2])
-        on = action.want is PowerRequest.ON
-        self._ask((guards.may_power_on if on else guards.may_power_off)(seen, action.vm.uuid, target))
-        if not guards.power_need(seen, action.want):
-            return
-        name = action.vm.name
-        if on:
-            assert not any(t.power is Power.ON and t.source.endswith(action.vm.uuid) for t in self.targets.values()), "both on by us"
-            self.ours_on.add(name)
-            self.power_on(name)
-        elif action.want is PowerRequest.OFF or self.obey_shutdown:
-            self.power_off(name)
+    def ensure_snapshot(self, uuid: str, key: str) -> None:
+        raise NotImplementedError
 
-    def _start(self, action: StartTarget) -> None:
-        volumes = tuple((uuid, self._read_volume(pvc)) for pvc, uuid in action.volumes)
-        source = self._direct(action.source.uuid)
-        vm = self._read_vm(action.name)
-        self._ask(guards.may_start_target(source, action.source.uuid, action.epoch, action.number, vm, volumes, action.owner.source))
-        assert isinstance(source, Known) and source.value.power is Power.OFF, "both on by us"
-        assert {d.uuid for d in source.value.disks} == {u for _, u in action.volumes}, "started without all disks"
-        if self.targets[action.name].power is Power.ON:
-            return
-        for pvc, uuid in action.volumes:
-            assert self.content[self.volumes[pvc].uid] == self.version[uuid], f"{pvc} does not hold the bytes of {uuid}"
-        self.started_uids.add(self.targets[action.name].uid)
-        self.targets[action.name] = replace(
-            self.targets[action.name],
-            power=Power.ON,
-            ready=True,
-            run_strategy="Always",
-            generation=self.targets[action.name].generation + 1,
-            milestone=action.owner.milestone,
-            commit=action.owner.commit,
-        )
+    def drop_snapshot(self, uuid: str, key: str) -> None:
+        raise NotImplementedError
 
-    def _drop_volumes(self, action: DropVolumes) -> None:
-        for pvc in action.names:
-            self._ask(guards.may_delete_volume(self._read_volume(pvc), tuple(self.targets.values())))
-        for pvc in action.names:
-            found = self.volumes.get(pvc)
-            if found is None:
-                continue
-            self._must_own(found.ours, found.migration, action.owner)
-            self.forget(pvc)
+    def begin_pod(self, job: str, action: EnsureCopy, disks: Sequence[CopyDisk]) -> None:
+        self.progress_of.pop(job, None)
+        self.pods.append(Pod(job, action, ranges={d.uuid: _halves(d) for d in disks if d.ranges is not None}))
 
     def forget(self, pvc: str) -> None:
         uid = self.volumes.pop(pvc).uid
         self.content.pop(uid, None)
         self.gone_uids.add(uid)
-
-    def _drop_vm(self, action: DropTargetVm) -> None:
-        self._ask(guards.may_delete_vm(self._read_vm(action.name)))
-        found = self.targets.get(action.name)
-        if found is not None:
-            self._must_own(found.ours, found.migration, action.owner)
-            del self.targets[action.name]
-
-    def _swap(self, volumes: list[Volume], owner: Owner | None) -> None:
-        for seen in volumes:
-            now = self.volumes.get(seen.name)
-            if now is None or (now.uid, now.resource_version) != (seen.uid, seen.resource_version):
-                raise Refused("retryable", "Conflict")
-            if owner is not None:
-                self._must_own(now.ours, now.migration, owner)
-
-    @staticmethod
-    def _must_own(ours: bool, migration: str, owner: Owner) -> None:
-        if not ours or migration != owner.migration:
-            raise Refused("terminal", "NotOurs")
-
-    @staticmethod
-    def _ask(why_not: str | None) -> None:
-        if why_not is not None:
-            raise Refused("void", why_not)
 
     # ---- people and disasters ----
 
@@ -614,6 +450,17 @@ class LiveLand(Toyland):
         open_ = {i.kind for i in record.intents if i.open}
         assert not wanted or open_ & set(wanted), f"{type(action).__name__} without a committed intent"
 
+    def judge_copy(self, action: EnsureCopy) -> None:
+        """Safety 4, and cold: nothing is copied from a guest that runs."""
+        for _, pvc, _ in action.job.volumes:
+            assert pvc in self.volumes, f"{pvc} is not there"
+            busy = [w.pod for w in self._with_writers(self.volumes[pvc]).writers if not w.fenced and w.role != "binder"]
+            assert not busy, f"a copy to {pvc} beside {busy}"
+            assert pvc not in self.taken, f"a copy to {pvc}, which somebody else has"
+        source = next(v for v in self.vms.values() if v.uuid == action.source.uuid)
+        if action.at is None:
+            assert (source.power, source.epoch) == (Power.OFF, action.epoch), f"{source.name} is copied as of another time"
+
     def judge(self) -> None:
         """What must hold after every step."""
         for name, thing in self.foreign.items():
@@ -659,4 +506,6 @@ class LiveLand(Toyland):
         assert {v.name for v in self.volumes.values() if v.ours} <= kept
 
 
-assert VolumeMode  # the toy's PVCs are Filesystem ones
+def _halves(disk: CopyDisk) -> frozenset[int]:
+    half = disk.capacity_bytes // 2
+    return frozenset(h for h in (0, 1) for at, length in disk.ranges or () if at < (h + 1) * half and at + length > h * half)

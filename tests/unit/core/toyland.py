@@ -50,7 +50,20 @@ from reconciler.core.inventory import Backing, Inventory, NamedItem, SiteInfo, S
 from reconciler.core.lookup import SiteIndex
 from reconciler.core.model import Known, Mode, ObjectRef, Power, PowerRequest, Unknown
 from reconciler.core.record import Records
-from reconciler.core.target import Binder, Job, JobPhase, StorageClass, TargetInventory, TargetVm, Volume, VolumeMode, Writer
+from reconciler.core.target import (
+    Binder,
+    BinderSpec,
+    Job,
+    JobPhase,
+    StorageClass,
+    TargetInventory,
+    TargetVm,
+    TargetVmSpec,
+    Volume,
+    VolumeMode,
+    VolumeSpec,
+    Writer,
+)
 from reconciler.core.view import Observed
 
 NS = "openshift-mtv"
@@ -228,69 +241,16 @@ class Toyland:
                 self.namespaces.add(action.namespace)
             case EnsureVolumes():
                 for spec, adopt in action.volumes:
-                    fresh = Volume(
-                        namespace=spec.namespace,
-                        name=spec.name,
-                        uid=f"uid-{self.serial}-{spec.name}",
-                        resource_version="1",
-                        phase="Pending",
-                        storage_class=spec.storage_class,
-                        volume_mode=spec.volume_mode,
-                        request_bytes=spec.request_bytes,
-                        capacity_bytes=spec.capacity_bytes,
-                        ours=True,
-                        key=f"{spec.source_vm_uuid}/{spec.disk_uuid}",
-                        migration=spec.owner.migration,
-                        commit="",
-                        mark=None,
-                        watermark=None,
-                        writers=(),
-                        waits_for_consumer=True,
-                        source=spec.owner.source,
-                    )
-                    self.volumes[spec.name] = replace(adopt, migration=spec.owner.migration) if adopt else fresh
+                    if adopt:
+                        self.volumes[spec.name] = replace(adopt, migration=spec.owner.migration)
+                    else:
+                        self.make_volume(spec)
             case EnsureBinder():
-                spec_ = action.spec
-                code = self.trial_exit.pop(0) if self.trial_exit else 0
-                fault = CopyResult((), "PVC (Filesystem): EACCES", "VolumeNotUsable") if code else CopyResult(())
-                self.binders[spec_.name] = Binder(
-                    spec_.namespace,
-                    spec_.name,
-                    "Failed" if code else "Succeeded",
-                    "",
-                    spec_.owner.migration,
-                    spec_.owner.vm,
-                    trial=spec_.trial,
-                    exit_code=code,
-                    termination_message=result_line(fault),
-                    ended_at=self.now,
-                )
-                for pvc, _ in spec_.volumes:
-                    self.volumes[pvc] = replace(
-                        self.volumes[pvc], phase="Bound", writers=(Writer(spec_.name, "Succeeded", True, True, "binder"),)
-                    )
+                self.bind(action.spec)
             case DropBinder():
-                del self.binders[action.name]
-                self.volumes = {k: replace(v, writers=()) for k, v in self.volumes.items()}
+                self.unbind(action.name)
             case EnsureVm():
-                s = action.spec
-                self.targets[s.name] = TargetVm(
-                    s.namespace,
-                    s.name,
-                    f"uid-{s.name}",
-                    "1",
-                    True,
-                    s.owner.migration,
-                    s.owner.source,
-                    "None",
-                    "",
-                    "Halted",
-                    Power.OFF,
-                    False,
-                    "",
-                    generation=1,
-                    claims=frozenset(d.pvc for d in s.disks),
-                )
+                self.make_vm(action.spec)
             case PowerSource():
                 self._power(action)
             case ProveOff():
@@ -311,14 +271,82 @@ class Toyland:
                     self.targets[action.name], power=Power.ON, ready=True, run_strategy="Always", generation=2
                 )
             case ReleaseVolumes():
-                for volume in action.volumes:
-                    self.volumes[volume.name] = replace(self.volumes[volume.name], owners=frozenset({action.vm.uid}))
+                self.give(action.vm, action.volumes)
             case DropTargetVm():
                 del self.targets[action.name]
             case DropVolumes():
                 for pvc in action.names:
                     del self.volumes[pvc]
         return None
+
+    def make_volume(self, spec: VolumeSpec) -> None:
+        self.volumes[spec.name] = Volume(
+            namespace=spec.namespace,
+            name=spec.name,
+            uid=f"uid-{self.serial}-{spec.name}",
+            resource_version="1",
+            phase="Pending",
+            storage_class=spec.storage_class,
+            volume_mode=spec.volume_mode,
+            request_bytes=spec.request_bytes,
+            capacity_bytes=spec.capacity_bytes,
+            ours=True,
+            key=f"{spec.source_vm_uuid}/{spec.disk_uuid}",
+            migration=spec.owner.migration,
+            commit="",
+            mark=None,
+            watermark=None,
+            writers=(),
+            waits_for_consumer=True,
+            source=spec.owner.source,
+        )
+
+    def bind(self, spec: BinderSpec) -> None:
+        code = self.trial_exit.pop(0) if self.trial_exit else 0
+        fault = CopyResult((), "PVC (Filesystem): EACCES", "VolumeNotUsable") if code else CopyResult(())
+        self.binders[spec.name] = Binder(
+            spec.namespace,
+            spec.name,
+            "Failed" if code else "Succeeded",
+            "",
+            spec.owner.migration,
+            spec.owner.vm,
+            trial=spec.trial,
+            exit_code=code,
+            termination_message=result_line(fault),
+            ended_at=self.now,
+        )
+        for pvc, _ in spec.volumes:
+            writer = Writer(spec.name, "Succeeded", True, True, "binder")
+            self.volumes[pvc] = replace(self.volumes[pvc], phase="Bound", writers=(writer,))
+
+    def unbind(self, name: str) -> None:
+        del self.binders[name]
+        self.volumes = {k: replace(v, writers=()) for k, v in self.volumes.items()}
+
+    def make_vm(self, spec: TargetVmSpec) -> None:
+        owner = spec.owner
+        self.targets[spec.name] = TargetVm(
+            namespace=spec.namespace,
+            name=spec.name,
+            uid=f"uid-{spec.name}",
+            resource_version="1",
+            ours=True,
+            migration=owner.migration,
+            source=owner.source,
+            milestone="None",
+            commit="",
+            run_strategy="Halted",
+            power=Power.OFF,
+            ready=False,
+            message="",
+            generation=1,
+            claims=frozenset(d.pvc for d in spec.disks),
+        )
+
+    def give(self, vm: TargetVm, volumes: tuple[Volume, ...]) -> None:
+        for volume in volumes:
+            self.volumes[volume.name] = replace(self.volumes[volume.name], owners=frozenset({vm.uid}))
 
     def _power(self, action: PowerSource) -> None:
         vm = next(v for v in self.vms.values() if v.uuid == action.vm.uuid)

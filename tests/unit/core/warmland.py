@@ -7,11 +7,11 @@ the driver would doubt, is refused here by its number. Tasks end one beat after 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from reconciler.core.actions import Action, DropSnapshot, EnableTracking, EnsureCopy, EnsureSnapshot
+from reconciler.core.actions import EnsureCopy
 from reconciler.core.datapath import DATASTORE, EXPORT
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import Backing, Inventory, SourceDisk, SourceSnapshot, SourceVm
@@ -19,8 +19,9 @@ from reconciler.core.model import Absent, Known, MarkState, Power
 from reconciler.core.record import Category, IntentKind, Records, VmRecord
 from reconciler.core.target import Volume
 from reconciler.core.warming import MAX_SKEW_S
-from reconciler.engine.copies import Doubts
-from tests.unit.core.lives import LiveLand, Pod, Refused
+from reconciler.errors import RetryableError
+from reconciler.ports import Changes
+from tests.unit.core.lives import LiveLand, Pod
 from tests.unit.core.toyland import source_vm
 
 BLOCKS = (0, 1)
@@ -102,8 +103,8 @@ class WarmLand(LiveLand):
         site = replace(seen.site, time_at=datetime.fromtimestamp(self.now.timestamp() - self.skew_s, self.now.tzinfo))
         return replace(seen, site=site, vms=tuple(self.shown(v, direct=False) for v in self.vms.values()))
 
-    def _direct(self, uuid: str) -> Known[SourceVm] | Absent:
-        found = super()._direct(uuid)
+    def direct(self, uuid: str) -> Known[SourceVm] | Absent:
+        found = super().direct(uuid)
         return Known(self.shown(found.value, direct=True)) if isinstance(found, Known) else found
 
     def freeze(self, uuid: str, key: str | None) -> None:
@@ -175,38 +176,20 @@ class WarmLand(LiveLand):
         path = {d.disk_uuid: d.path for d in pod.action.disks}
         return tuple(replace(p, watermark_bytes=0) if path[p.uuid] == EXPORT else p for p in super()._lines(pod))
 
-    # ---- acts ----
+    # ---- what the drivers are made of ----
 
-    def _apply(self, action: Action) -> Known[SourceVm] | Doubts | None:
-        match action:
-            case EnableTracking():
-                self.judge_act(action)
-                self.track(action.vm.name, True)
-            case EnsureSnapshot():
-                self.judge_act(action)
-                self._ensure_snapshot(action)
-            case DropSnapshot():
-                self.judge_act(action)
-                self._drop_snapshot(action)
-            case _:
-                return super()._apply(action)
-        return None
-
-    def _ensure_snapshot(self, action: EnsureSnapshot) -> None:
-        uuid, key = action.vm.uuid, action.snapshot
-        self._direct(uuid)
+    def ensure_snapshot(self, uuid: str, key: str) -> None:
         if any(s.key == key for s in self.chains[uuid]) or any(t[0] == uuid for t in self.tasks):
             return
         assert not [s for s in self.chains[uuid] if s.key], "a second snapshot of ours"
-        record = self.records.vms[action.key]
+        assert self.action is not None
+        record = self.records.vms[self.action.key]
         assert record.rounds and record.rounds[-1].ended is None, "a snapshot is made for a round that git does not know"
         self.tasks.append((uuid, key, lambda: self.freeze(uuid, key)))
 
-    def _drop_snapshot(self, action: DropSnapshot) -> None:
-        uuid, key = action.vm.uuid, action.snapshot
-        self._direct(uuid)
+    def drop_snapshot(self, uuid: str, key: str) -> None:
         if any(t[0] == uuid and t[1] == key for t in self.tasks):
-            raise Refused("retryable", "Busy")
+            raise RetryableError("Busy", key)
         snap = next((s for s in self.chains[uuid] if s.key == key), None)
         if snap is None:
             if not self.chains[uuid]:
@@ -216,32 +199,29 @@ class WarmLand(LiveLand):
         assert not readers, f"our snapshot is removed while {readers} may still read it"
         self.tasks.append((uuid, f"drop {key}", lambda: self.remove(uuid, snap) if snap in self.chains[uuid] else None))
 
-    def _readable(self, action: EnsureCopy, vm: SourceVm) -> bool:
-        if action.at is not None:
-            return any(s.id == action.at for s in vm.snapshots)
-        return super()._readable(action, vm)
-
-    def _changed(self, action: EnsureCopy) -> tuple[dict[str, frozenset[int]], Doubts]:
-        uuid = action.source.uuid
+    def changes(self, uuid: str, at: str | None, since: Mapping[str, str]) -> Changes:
         tracker = self.trackers[uuid]
-        snap = next((s for s in self.chains[uuid] if s.id == action.at), None)
-        found: dict[str, frozenset[int]] = {}
-        doubts: list[tuple[str, str]] = []
-        for wish in action.disks:
-            if wish.since is None:
-                continue
-            generation, _, since = wish.since.partition("/")
-            until = snap.ids.get(wish.disk_uuid, "0/0") if snap else f"{tracker.generation}/{self.serial}"
+        snap = next((s for s in self.chains[uuid] if s.id == at), None)
+        capacity = {d.uuid: d.capacity_bytes for v in self.vms.values() for d in v.disks}
+        areas: dict[str, list[tuple[int, int]]] = {}
+        doubts: dict[str, str] = {}
+        for disk, change_id in since.items():
+            generation, _, number = change_id.partition("/")
+            until = snap.ids.get(disk, "0/0") if snap else f"{tracker.generation}/{self.serial}"
             if generation != str(tracker.generation) or not until.startswith(f"{generation}/"):
-                doubts.append((wish.disk_uuid, "forgotten"))
+                doubts[disk] = "forgotten"
                 continue
             last = int(until.partition("/")[2])
-            halves = {h for n, d, h in tracker.log if d == wish.disk_uuid and int(since) < n <= last}
-            half = wish.capacity_bytes // 2
-            found[wish.disk_uuid] = frozenset(halves | {h for h in BLOCKS if (h + 1) * half > wish.rest_from})
-        return found, tuple(doubts)
+            half = capacity[disk] // 2
+            areas[disk] = [(h * half, half) for h in sorted({h for n, d, h in tracker.log if d == disk and int(number) < n <= last})]
+        return Changes(areas, doubts)
 
     # ---- judges ----
+
+    def judge_copy(self, action: EnsureCopy) -> None:
+        super().judge_copy(action)
+        if action.at is not None:
+            assert any(s.id == action.at for s in self.chains[action.source.uuid]), "a copy of a snapshot that is gone"
 
     def judge_commit(self, before: Records, after: Records) -> None:
         super().judge_commit(before, after)
