@@ -95,9 +95,9 @@ class Lives(RuleBasedStateMachine):
         lands = lands and kind == "retryable"
         self.land.one_pass(self.land.lease, Fate(faults={act: (kind, lands)}))
 
-    @rule()
-    def change_of_the_guard(self) -> None:
-        """The holder hangs between its publish and its acts; the other takes over, acts, and then the first wakes."""
+    @rule(in_act=st.booleans())
+    def change_of_the_guard(self, in_act: bool) -> None:
+        """The holder hangs between its publish and its acts, or in a direct read; the other takes over, acts, and then the first wakes."""
         was = self.land.lease
         other = "b" if was == "a" else "a"
 
@@ -107,7 +107,7 @@ class Lives(RuleBasedStateMachine):
             self.land.go_on()
             self.land.one_pass(other)
 
-        self.land.one_pass(was, Fate(between=hang))
+        self.land.one_pass(was, Fate(asleep=hang) if in_act else Fate(between=hang))
 
     @rule()
     def the_other_looks_too(self) -> None:
@@ -258,12 +258,14 @@ class Lives(RuleBasedStateMachine):
         self.land.person_stops(next(n for n, t in self.land.targets.items() if t.power is Power.ON and t.ours))
 
     @precondition(lambda self: any(t.power is Power.OFF and t.ours for t in self.land.targets.values()))
-    @rule(in_between=st.booleans())
-    def start_our_vm(self, in_between: bool) -> None:
+    @rule(in_between=st.booleans(), unseen=st.booleans())
+    def start_our_vm(self, in_between: bool, unseen: bool) -> None:
         def start() -> None:
             for name, vm in self.land.targets.items():
                 if vm.ours and vm.power is Power.OFF and not any(w.role == "importer" for w in self.land.users_of(name)):
                     self.land.person_starts(name)
+                    if unseen:
+                        self.land.person_stops(name)
                     return
 
         if in_between:

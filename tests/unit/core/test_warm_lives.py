@@ -116,10 +116,10 @@ class WarmLives(Lives):
         if dice == 0:
             super().somebody_takes_a_disk(which, in_between)
 
-    @rule(in_between=st.booleans(), dice=DICE)
-    def start_our_vm(self, in_between: bool, dice: int) -> None:
+    @rule(in_between=st.booleans(), unseen=st.booleans(), dice=DICE)
+    def start_our_vm(self, in_between: bool, unseen: bool, dice: int) -> None:
         if dice == 0 and any(t.power is Power.OFF and t.ours for t in self.land.targets.values()):
-            super().start_our_vm(in_between)
+            super().start_our_vm(in_between, unseen)
 
     @rule(age=st.integers(0, 5), dice=DICE)
     def restore_the_cluster(self, age: int, dice: int) -> None:
