@@ -23,6 +23,7 @@ from reconciler.core.target import BinderSpec, CopyJob, JobPhase, Owner, Placeme
 from reconciler.drivers.kubevirt import pods
 from reconciler.drivers.kubevirt.options import TargetSettings
 from reconciler.drivers.vsphere.notes import Note
+from reconciler.engine.memory import Recollection
 from reconciler.errors import Superseded
 from reconciler.lab import machines
 from reconciler.lab.cluster.seed import ZONE
@@ -31,7 +32,7 @@ from reconciler.mover.local import open_target
 from tests.integration import simlab
 from tests.integration.loops import TTL_S, condition, critical, go_on, happened, machine, passes, record_of, succeeded
 from tests.integration.simlab import SimLab
-from tests.unit.core.lives import Fate, LiveLand
+from tests.unit.core.lives import Fate, LiveLand, Reconciler
 from tests.unit.core.toyland import HOST, NS, PLACE, PLAN, RUN, SOURCE, desired_for, source_vm
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -449,6 +450,20 @@ def test_row_10_a_broken_tree_cancels_nothing() -> None:
     assert only(world).result is Result.SUCCEEDED
 
 
+@pytest.mark.parametrize("origin", ["another#HEAD:.", "repo"])
+def test_row_10_another_repo_branch_or_path_cancels_nothing(origin: str) -> None:
+    """The reconciler is started again on a branch without this Migration. In the repo where the run began, that is a cancel."""
+    world = land()
+    live(world, lambda w: bool(w.acts(EnsureVolumes)))
+    world.processes["a"] = Reconciler(Recollection(world.clock, origin))
+    world.desired = replace(world.desired, migrations={}, revision="c2")
+    go(world, 30, 59.0)
+    if origin == "repo":
+        assert only(world).result is Result.CANCELED
+    else:
+        assert only(world).cancel_at is None and held(world) == ["ManifestGone"]
+
+
 def test_row_11_what_cannot_be_listed_is_not_absent(tmp_path: Path) -> None:
     """Permission to list PVCs is taken away after the cutover: no PVC is made, no Job, nothing is given up."""
     with SimLab(tmp_path, ttl_s=TTL_S) as lab:
@@ -509,6 +524,20 @@ def test_row_13_another_vcenter_behind_the_url() -> None:
     world.inventory = lambda: replace(original(), site=replace(original().site, uuid="another"))  # type: ignore[method-assign]
     go(world, 10)
     assert held(world) == ["ProviderChanged"] and len(world.log) == acts
+
+
+@pytest.mark.parametrize("milestone", [Milestone.NONE, Milestone.CUTOVER])
+def test_row_13_another_cluster_behind_the_url(milestone: Milestone) -> None:
+    """Known by the uid of kube-system. What stands there under our names is another world's."""
+    world = land()
+    live(world, lambda w: bool(w.acts(EnsureVolumes)) if milestone is Milestone.NONE else at(milestone)(w))
+    original, acts = world.target, len(world.log)
+    world.target = lambda: replace(original(), site=replace(original().site, uuid="another"))  # type: ignore[method-assign]
+    go(world, 10)
+    assert held(world) == ["ProviderChanged"] and len(world.log) == acts
+    world.target = original  # type: ignore[method-assign]
+    live(world, ended)
+    assert only(world).result is Result.SUCCEEDED
 
 
 def test_row_13_the_provider_is_gone_in_mid_run() -> None:

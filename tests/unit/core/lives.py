@@ -240,7 +240,7 @@ class LiveLand(Toyland):
         lines = {(HOST, "shop", p.job): (self._lines(p), None) for p in self.pods if not p.lost}
         lines |= {(HOST, "shop", name): (said, None) for name, said in self.progress_of.items() if name in self.jobs}
         indexes = {} if self.source_unknown else {SOURCE: SiteIndex(inventory)}
-        return Observed({SOURCE: seen}, {HOST: Known(self.target())}, lines), indexes  # type: ignore[dict-item]
+        return Observed({SOURCE: seen}, {HOST: Known(self.target())}, lines), indexes
 
     def is_ancestor(self, commit: str, of: str) -> bool:
         return commit in self.ancestors
