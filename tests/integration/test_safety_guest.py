@@ -103,6 +103,46 @@ def test_row_09_our_own_start_is_no_reason_to_copy_again() -> None:
     assert only(world).milestone in (Milestone.HANDED_OVER, Milestone.DONE) and len(world.acts(EnsureCopy)) == copies
 
 
+def handing_over(world: LiveLand) -> bool:
+    return bool(world.records.vms) and only(world).milestone is Milestone.HANDED_OVER
+
+
+def test_row_09_a_target_that_ran_unseen_between_the_look_and_its_start_is_copied_again() -> None:
+    """The intent is committed, and a person starts and stops the target before our own start comes."""
+    world = land(disks=2)
+    ran: list[int] = []
+
+    def meddle() -> None:
+        if handing_over(world) and not ran:
+            ran.append(1)
+            unseen(world)
+
+    while not ran:
+        world.one_pass("a", Fate(between=meddle))
+        world.go_on()
+    copies = len(world.acts(EnsureCopy))
+    go(world, 1)
+    assert any(i.void for i in only(world).intents) and "web" not in world.started
+    live(world, ended)
+    assert only(world).result is Result.SUCCEEDED and len(world.acts(EnsureCopy)) == copies + 1, "LiveLand judged the bytes at the start"
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_row_09_a_start_whose_reply_was_lost_is_known_by_the_vm(dies: bool) -> None:
+    """A person stopped the target before we looked again: it is neither started again nor copied again."""
+    world = land(disks=2)
+    while "web" not in world.started:
+        world.one_pass("a", Fate(faults={"StartTarget": ("retryable", True)}))
+        world.go_on()
+    if dies:
+        world.processes["a"] = world.newborn()
+    world.person_stops("web")
+    acts = (len(world.acts(EnsureCopy)), len(world.acts(StartTarget)))
+    live(world, ended)
+    assert only(world).result is Result.SUCCEEDED and world.targets["web"].power is Power.OFF
+    assert (len(world.acts(EnsureCopy)), len(world.acts(StartTarget))) == acts
+
+
 class Haunted(LiveLand):
     """With a guest of somebody else's VM on our PVCs, while `guest` is set."""
 
