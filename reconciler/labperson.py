@@ -7,7 +7,6 @@ that the reconciler knows of; it sees commits. Where it stands: under labrun.py,
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from git import Actor, Repo
@@ -21,7 +20,7 @@ INTERVAL_S = 3
 DELTA_ROUNDS = 2
 PERSON = Actor("A. Person", "person@lab.invalid")
 WARM_PLAN, WARM_RUN = "plans/shop-wave-2.yaml", "migrations/shop-wave-2-run-1.yaml"
-EARLY = "erp-01"
+EARLY = {"erp-01": "waiting does not shorten it", "chat-01": "its people go home before those of mail"}  # by vmCutover, and why
 
 
 def examples() -> Path:
@@ -51,18 +50,21 @@ class Person:
         self._asked: set[str] = set()
 
     def look(self, records: Records) -> None:
-        """Cut the warm run over: erp-01 once its first copy is there, all of it after enough rounds of the others."""
+        """Cut the warm run over: some VMs by themselves as soon as they are far enough, then, in a later commit, all that are left."""
         vms = {v.name: v for v in records.vms.values() if v.run.name == Path(WARM_RUN).stem and v.frozen is not None}
-        early = vms.pop(EARLY, None)
-        if early is not None and _rounds(early) and self._once(EARLY):
-            self._ask(
-                f"    - {{id: {early.id}, cutover: {_now()}}}\n", "  vmCutover:\n", f"Cut {EARLY} over now: waiting does not shorten it"
-            )
-        if vms and self._far_enough(vms.values()) and self._once("all"):
-            self._ask(f"  cutover: {_now()}\n", "", "Cut shop-wave-2 over now")
+        early = [v for name in EARLY if (v := vms.pop(name, None)) is not None]
+        for vm in early:
+            if _far_enough(vm):
+                self._cut_one(vm)
+        done = all(v.result is not None for v in early)
+        if vms and done and all(map(_far_enough, vms.values())) and self._once("all"):
+            self._ask(f"  cutover: {_now()}\n", "Cut shop-wave-2 over now")
 
-    def _far_enough(self, vms: Iterable[VmRecord]) -> bool:
-        return all((v.base_unreadable and _rounds(v) > 0) or _rounds(v) > DELTA_ROUNDS for v in vms)
+    def _cut_one(self, vm: VmRecord) -> None:
+        first = not self._asked
+        if self._once(vm.name):
+            line = f"    - {{id: {vm.id}, cutover: {_now()}}}\n"
+            self._ask(f"  vmCutover:\n{line}" if first else line, f"Cut {vm.name} over now: {EARLY[vm.name]}")
 
     def _once(self, what: str) -> bool:
         """A file that is not the example's (--repo-from) is left to its owner."""
@@ -70,9 +72,9 @@ class Person:
         self._asked.add(what)
         return first
 
-    def _ask(self, line: str, under: str, message: str) -> None:
+    def _ask(self, lines: str, message: str) -> None:
         file = self.clone / WARM_RUN
-        file.write_text(f"{file.read_text().rstrip()}\n{under}{line}")
+        file.write_text(f"{file.read_text().rstrip()}\n{lines}")
         with Repo(self.clone) as work:
             self._commit(work, message)
             work.git.push()
@@ -88,6 +90,10 @@ class Person:
     def _commit(work: Repo, message: str) -> None:
         work.git.add("--all")
         work.index.commit(message, author=PERSON, committer=PERSON)
+
+
+def _far_enough(vm: VmRecord) -> bool:
+    return _rounds(vm) > (0 if vm.base_unreadable else DELTA_ROUNDS)
 
 
 def _rounds(vm: VmRecord) -> int:

@@ -31,7 +31,7 @@ from reconciler.lab.clock import WallClock
 from reconciler.lab.cluster.site import Cluster
 from reconciler.lab.machines import Vm
 from reconciler.lab.tls import LabCa
-from reconciler.lab.vcenter.estate import add_warm_pair, build_shop_estate
+from reconciler.lab.vcenter.estate import add_warm_wave, build_shop_estate
 from reconciler.lab.vcenter.server import VCenter
 from reconciler.lab.world import World
 from reconciler.labperson import PORT, Person, examples
@@ -115,7 +115,7 @@ def _lab(root: Path, wishes: Wishes) -> Iterator[Lab]:
     ca = LabCa(root / "pki")
     world = World(root / "vsphere", clock)
     build_shop_estate(world)
-    add_warm_pair(world)
+    add_warm_wave(world)
     vcenter = VCenter(world, ca, clock, port=_port(), user=USER, password=PASSWORD)
     cluster = Cluster(root / "cluster", ca, clock, programs={"reconciler": [sys.executable, "-m", "reconciler"]})
     _seed(cluster, ca)

@@ -43,24 +43,26 @@ def build_shop_estate(world: World) -> None:
         world.power_on(vm)
 
 
-def add_warm_pair(world: World, tracked: bool = True) -> tuple[Vm, Vm]:
-    """Two running machines for warm moves, beside the shop's: (mail-01, erp-01).
+def add_warm_wave(world: World, tracked: bool = True) -> tuple[Vm, Vm, Vm]:
+    """Running machines for warm moves, beside the shop's: (mail-01, chat-01, erp-01).
 
-    mail-01 lies on NFS, where the base below a snapshot can be read while it runs; erp-01 lies on VMFS, where it cannot.
+    The first two lie on NFS, where the base below a snapshot can be read while they run; erp-01 lies on VMFS, where it cannot.
     `tracked`: their changed blocks are recorded from this boot on; otherwise somebody has to switch that on.
     """
     hosts, network = list(world.hosts.values()), world.networks["VM Network"]
     mail = world.add_vm("mail-01", hosts[0], folder="Shop", memory_mib=2048)
     world.add_disk(mail, world.datastores["ds-bulk"], 96, 32, "pvscsi")
+    chat = world.add_vm("chat-01", hosts[0], folder="Shop", memory_mib=2048)
+    world.add_disk(chat, world.datastores["ds-bulk"], 64, 16, "pvscsi")
     erp = world.add_vm("erp-01", hosts[1], folder="Shop", firmware="efi", cpus=4, memory_mib=4096)
     world.add_disk(erp, world.datastores["ds-fast"], 64, 24, "pvscsi")
     world.add_disk(erp, world.datastores["ds-fast"], 32, 8, "nvme")
-    for vm in (mail, erp):
+    for vm in (mail, chat, erp):
         world.add_nic(vm, network)
         if tracked:
             world.set_change_tracking(vm, True)
         world.power_on(vm)
-    return mail, erp
+    return mail, chat, erp
 
 
 def _bystanders(world: World) -> list[Vm]:
