@@ -32,6 +32,7 @@ from reconciler.mover.local import open_target
 from tests.integration import simlab
 from tests.integration.loops import TTL_S, condition, critical, go_on, happened, machine, passes, record_of, succeeded
 from tests.integration.simlab import SimLab
+from tests.integration.taps import Wire
 from tests.unit.core.lives import Fate, LiveLand, Reconciler
 from tests.unit.core.toyland import HOST, NS, PLACE, PLAN, RUN, SOURCE, desired_for, source_vm
 
@@ -798,7 +799,7 @@ def test_row_22_a_class_of_two_zones_that_waits_for_a_consumer_binds_in_one(tmp_
 
 
 def test_row_23_the_copy_outlives_the_reconciler() -> None:
-    """Cold copies by http-range alone: the worker holds no lease or transfer, so there is none to be left or lost."""
+    """It is the worker that reads, holds what lease there is, and ends; nobody has to be there."""
     world = land()
     live(world, lambda w: bool(w.pods))
     world.processes["a"] = world.newborn()
@@ -806,6 +807,32 @@ def test_row_23_the_copy_outlives_the_reconciler() -> None:
     live(world, ended)
     assert len(world.acts(EnsureCopy)) == 1 and only(world).result is Result.SUCCEEDED
     assert Reader.HTTP_RANGE.value in {d.reader for d in only(world).disks}
+
+
+class OnceExported(Wire):
+    """The copy pod dies as soon as its export is open."""
+
+    def is_last(self, number: int, label: str) -> bool:
+        return "Export" in label
+
+
+def test_row_23_the_lease_of_a_dead_worker_is_waited_for_before_the_source_goes_back_on(tmp_path: Path) -> None:
+    """Who opened it could abort it, and is dead; the site ends it. Until then the message says what holds the VM, and nothing fails."""
+    with SimLab(tmp_path, ttl_s=TTL_S) as lab:
+        arrange(lab)
+        vm = machine(lab, "web")
+        lab.world.create_snapshot(vm, "backup")
+        lab.inline.wire = doomed = OnceExported(when="after")
+        go_on(lab, lambda: doomed.dead, 200)
+        lab.migration(cancel=["web"])
+        lab.commit("give it back")
+        go_on(lab, lambda: "an export of its disks is open" in lab.record("web").message, 200)
+        assert vm.power is machines.Power.OFF
+        since = lab.clock.at_s
+        go_on(lab, lambda: lab.record("web").result is not None, 200, seconds=5.0)
+        assert lab.record("web").result is Result.CANCELED and vm.power is machines.Power.ON
+        assert lab.clock.at_s - since > 60.0, "the site ended the lease, not we"
+        assert not lab.cluster.find_all("PersistentVolumeClaim", "shop")
 
 
 @pytest.mark.parametrize("how", ["timeout", "cancel"])
