@@ -271,18 +271,21 @@ class View:
         """What a Job and a watermark count for: this source VM, in this epoch (or snapshot) and round, and these very PVCs.
 
         A PVC made anew under the old name (somebody deleted it, or a backup came back) must not inherit what was proven of another.
-        Nor must a disk that is compared, after a doubt, inherit what was proven of changes that are doubted now.
+        Nor must a disk that is compared, after a doubt, inherit what was proven of changes that are doubted now. Nor a snapshot what was
+        proven of another run's, whose id a vCenter that was restored gives out again.
         """
         source, r = self.record.source, self.round
-        when = r.snapshot if r is not None and not r.final else self.epoch
+        snapshot = r is not None and not r.final
+        when = r.snapshot if r is not None and snapshot else self.epoch
         if r is not None and r.doubts:
-            when = f"{when}~{sha256('|'.join(sorted(r.doubts)).encode()).hexdigest()[:8]}"
-        return f"{source.uuid if source else ''}:{when}:{self.number}.{self.trial}.{sha256(self.reserved.encode()).hexdigest()[:8]}"
+            when = f"{when}~{_short('|'.join(sorted(r.doubts)))}"
+        run = f".{_short(str(self.record.run))}" if snapshot else ""
+        return f"{source.uuid if source else ''}:{when}:{self.number}.{self.trial}{run}.{_short(self.reserved)}"
 
     @property
     def trial(self) -> str:
         """These very PVCs, by uid: what a trial mount counts for."""
-        return sha256("|".join(v.uid for _, v in self.volumes).encode()).hexdigest()[:8]
+        return _short("|".join(v.uid for _, v in self.volumes))
 
     def want_mark(self, disk: FrozenDisk, volume: Volume) -> Mark:
         """A final mark keeps the change id of the round before it: what it covers is a part of what was written since then."""
@@ -332,6 +335,10 @@ class View:
         return tuple(
             f"pod {w.pod} ({w.phase}) on PVC {v.name}" for _, v in self.volumes for w in v.writers if not w.fenced and w.role != "binder"
         )
+
+
+def _short(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:8]
 
 
 def _follows(reserved: str, last: str) -> bool:

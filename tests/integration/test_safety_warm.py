@@ -315,6 +315,32 @@ def test_row_14_a_mark_that_counts_no_more_does_not_hide_what_a_copy_has_proven(
     assert acts(world, PutWatermarks) < 10, "it was written down again and again"
 
 
+def test_row_14_a_watermark_of_an_earlier_run_counts_for_no_snapshot_of_this_one() -> None:
+    """A vCenter that was restored gives a snapshot's id out again; round and PVC are the same, too."""
+
+    class Restored(WarmLand):
+        def freeze(self, uuid: str, key: str | None) -> None:
+            super().freeze(uuid, key)
+            self.chains[uuid][-1] = replace(self.chains[uuid][-1], id="snap-again")
+
+    world = land()
+    world.__class__ = Restored
+    live(world, copying(1))
+    world.end_pod(world.pods[0], 65)
+    live(world, lambda w: record(w).unwinding)
+    uuid = world.vms["web"].uuid
+    world.remove(uuid, world.chains[uuid][0])  # by somebody: so nothing of it is kept as a mark
+    live(world, ended())
+    (volume,) = world.volumes.values()
+    assert record(world).result is Result.FAILED and volume.mark is None and volume.watermark is not None
+    edit(world, RUN2)
+    live(world, lambda w: any(a.job.owner.migration == str(RUN2) for a in copies(w)))
+    assert [d.resume_bytes for d in copies(world)[-1].disks] == [0]
+    live(world, lambda w: any(r.ended and not r.abandoned for r in record(w, RUN2).rounds))
+    cut_over(world, RUN2)
+    succeed(world, RUN2)
+
+
 def test_row_14_a_cutover_in_a_later_round_discards_it() -> None:
     world = land(slow=4)
     live(world, copying(2))

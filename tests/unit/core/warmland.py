@@ -276,7 +276,9 @@ class WarmLand(LiveLand):
         if low is not None and low.round_key.rpartition(".")[2] in _hashes(now):
             when = low.round_key.split(":", 1)[1].rsplit(":", 1)[0]
             number = int(low.round_key.rsplit(":", 1)[1].split(".")[0])
-            snap = next((s for s in self.chains[vm.uuid] if s.id == when and (s.key or "").endswith(f"/r{number}")), None)
+            ours = (s for s in self.chains[vm.uuid] if s.id == when and (s.key or "").endswith(f"/r{number}"))
+            runs = {"/".join((s.key or "").split("/")[1:3]): s for s in ours}
+            snap = next((s for run, s in runs.items() if low.round_key.split(".")[-2] in _hashes({run})), None)
             final = when == vm.epoch and number in finals and not self.restored
             want = snap.frozen[uuid] if snap else self.version[uuid] if final else None
             halves = low.proven_bytes * 2 // capacity
