@@ -150,7 +150,7 @@ def _step(
     view = replace(
         _view(draft, record, observed, records, memory, indexes, now),
         mode=run.mode,
-        pace=_pace(draft, run, record, desired, indexes, now),
+        pace=_pace(draft, run, record, desired, indexes),
         pods=desired.limits.pods,
         vddk=vddk.named(desired.providers.get(record.source.provider), desired.limits).image,
     )
@@ -215,11 +215,10 @@ def _view(
     return view
 
 
-def _pace(draft: Draft, run: RunRecord, record: VmRecord, desired: Desired, indexes: Mapping[ObjectRef, SiteIndex], now: datetime) -> Pace:
+def _pace(draft: Draft, run: RunRecord, record: VmRecord, desired: Desired, indexes: Mapping[ObjectRef, SiteIndex]) -> Pace:
     """The cutover and the limits are live: they may be edited while the run goes on."""
     index = indexes.get(record.source.provider) if record.source else None
-    theirs = index.inventory.site.time_at if index else None
-    skew = (now - theirs).total_seconds() if theirs else 0.0
+    skew = index.inventory.site.skew_s if index else 0.0
     return Pace(runs.cutover_of(run, record, desired), desired.limits.precopy_interval_s, skew, draft.refused.get(record.key, ""))
 
 

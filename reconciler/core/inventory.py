@@ -14,12 +14,18 @@ from reconciler.core.model import ObjectRef, Power, Right
 
 @dataclass(frozen=True, slots=True)
 class SiteInfo:
-    """Identity of a site, checked at each session. `time_at` is the site's own clock (safety 19)."""
+    """Identity of a site, checked at each session. `time_at` is the site's own clock (safety 19), `asked_at` ours when it told that."""
 
     uuid: str
     product: str
     version: str
     time_at: datetime | None
+    asked_at: datetime | None = None
+
+    @property
+    def skew_s(self) -> float:
+        """Our clock ahead of the site's. Of the moment it was asked, not of the pass: the read of a large inventory takes minutes."""
+        return (self.asked_at - self.time_at).total_seconds() if self.asked_at and self.time_at else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from reconciler.clock import SystemClock
 from reconciler.core.inventory import Inventory, SourceVm
 from reconciler.core.model import Absent, Known, Power, PowerRequest, VmRef
 from reconciler.errors import RetryableError, TerminalError
@@ -101,6 +102,11 @@ class SourceContract:
         assert info.version
         assert info.time_at is not None
         assert abs((info.time_at - site.world.now()).total_seconds()) < 1
+        began = SystemClock().now()
+        told = site.driver.read_inventory().site
+        assert told.time_at is not None and told.asked_at is not None
+        assert began <= told.asked_at <= SystemClock().now()
+        assert told.skew_s == (told.asked_at - told.time_at).total_seconds()
 
     def test_one_login_serves_many_reads(self, site: Site) -> None:
         site.faults.script("")

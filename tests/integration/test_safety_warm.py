@@ -485,6 +485,14 @@ def test_row_19_a_cutover_waits_while_the_clocks_differ(skew_s: float) -> None:
     succeed(world)
 
 
+def test_row_19_a_read_that_takes_long_is_no_difference_of_clocks() -> None:
+    world = land()
+    live(world, rounds(1))
+    world.read_s = 90.0
+    cut_over(world)
+    succeed(world)
+
+
 # ---- row 20 -----------------------------------------------------------------------------------------------------------------------------
 
 

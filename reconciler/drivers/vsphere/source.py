@@ -55,7 +55,7 @@ def connect(
     """
     doors = Doors(provider, secret, read_secret, clock) if provider.hosts and read_secret is not None else None
     session = Session(provider, secret)
-    return VsphereSource(session, InventoryCache(session, clock, follow), doors, configuration(provider.settings))
+    return VsphereSource(session, clock, InventoryCache(session, clock, follow), doors, configuration(provider.settings))
 
 
 class VsphereSource:
@@ -63,18 +63,20 @@ class VsphereSource:
 
     caps = Capabilities(warm=True, quiesce=False, guest_shutdown=True, needs_conversion=True)
 
-    def __init__(self, session: Session, inventory: InventoryCache, doors: Doors | None = None, vddk_config: str = "") -> None:
-        self._session = session
+    def __init__(
+        self, session: Session, clock: Clock, inventory: InventoryCache, doors: Doors | None = None, vddk_config: str = ""
+    ) -> None:
+        self._session, self._clock = session, clock
         self._doors = doors
         self._vddk_config = vddk_config
         self._inventory = inventory
         self._snapshots = OwnSnapshots(session)
 
     def read_site(self) -> SiteInfo:
-        return self._session.read_site()
+        return replace(self._session.read_site(), asked_at=self._clock.now())
 
     def read_inventory(self) -> Inventory:
-        inventory = self._inventory.read(self._session.read_site())
+        inventory = self._inventory.read(self.read_site())
         if self._doors is None:
             return inventory
         return replace(inventory, host_access=self._doors.check(self._inventory.host_facts()))

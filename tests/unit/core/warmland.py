@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import timedelta
 
 from reconciler.core.actions import EnsureCopy
 from reconciler.core.datapath import DATASTORE, EXPORT
@@ -63,6 +63,7 @@ class WarmLand(LiveLand):
         self.locked = False  # the base of a running VM cannot be read
         self.beats, self.slow = 0, 1  # a pod gets on at every n-th beat
         self.skew_s = 0.0
+        self.read_s = 0.0  # how long after the pass began the source tells its time
         self.strays: dict[str, int] = {}
         self.restored = False
         super().__init__(vms, desired)
@@ -100,7 +101,8 @@ class WarmLand(LiveLand):
 
     def inventory(self) -> Inventory:
         seen = super().inventory()
-        site = replace(seen.site, time_at=datetime.fromtimestamp(self.now.timestamp() - self.skew_s, self.now.tzinfo))
+        asked_at = self.now + timedelta(seconds=self.read_s)
+        site = replace(seen.site, time_at=asked_at - timedelta(seconds=self.skew_s), asked_at=asked_at)
         return replace(seen, site=site, vms=tuple(self.shown(v, direct=False) for v in self.vms.values()))
 
     def direct(self, uuid: str) -> Known[SourceVm] | Absent:
