@@ -263,7 +263,7 @@ _INTENT_OF: dict[str, tuple[IntentKind, ...]] = {
 
 
 def _blocked(record: VmRecord, condition: Condition, now: datetime) -> VmRecord:
-    return replace(record, conditions=story.carry_times([condition], (), now), message=condition.message)
+    return replace(record, conditions=story.carry_times([condition], record.conditions, now), message=condition.message)
 
 
 def _walk(draft: Draft, run: RunRecord, view: View, backoff: Backoff | None, now: datetime) -> VmRecord:
