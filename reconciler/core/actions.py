@@ -266,6 +266,5 @@ class Decision:
 
     actions: tuple[Action, ...] = ()
     wake_at: datetime | None = None
-    timers: frozenset[tuple[VmKey, str]] = field(default_factory=frozenset)
     bugs: tuple[tuple[VmKey, Exception], ...] = ()
     seen_on: Mapping[VmKey, datetime] = field(default_factory=dict)

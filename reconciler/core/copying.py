@@ -158,7 +158,7 @@ def _running(v: View, job: Job) -> Move:
     """Patch watermarks that grew; count observed seconds without progress towards the deadline."""
     f = v.frozen
     done, compared = sum(p.done_bytes for p in v.progress), sum(p.verified_bytes for p in v.progress)
-    stall = f"copy-stall:{job.name}:{done + compared}"
+    stall = _stall(v, job, done + compared)
     timers = (stall, _fails(v))
     if v.timers.get(stall, 0.0) >= f.copy_stall_s:
         why = f"made no progress for {f.copy_stall_s:.0f} s: {job.message or 'its log shows no new bytes'}"
@@ -172,6 +172,13 @@ def _running(v: View, job: Job) -> Move:
     total = sum(p.total_bytes for p in v.progress)  # of a delta, what changed
     again = f"; {compared >> 20} MiB compared with the source" if compared else ""
     return Wait(f"{done >> 20} of {total >> 20} MiB{again}" if total else f"Job {job.name} begins", timers)
+
+
+def _stall(v: View, job: Job, moved_bytes: int) -> str:
+    """A timer that starts anew whenever bytes move. While the log tells nothing, the one that ran goes on."""
+    ours = f"copy-stall:{job.name}:"
+    known = next((name for name in v.timers if name.startswith(ours)), None) if not v.progress else None
+    return known or f"{ours}{moved_bytes}"
 
 
 def _grown(v: View, at_least: int) -> tuple[tuple[Volume, Watermark], ...]:

@@ -22,19 +22,19 @@ from reconciler.core.moves import Declare, Do, Fail, Hold, Move, Note, Reach, Re
 from reconciler.core.record import Category, Claim, Condition, Failure, IntentKind, Records, RunRecord, VmRecord
 from reconciler.core.view import Backoff, Observed, Pace, View
 
-GONE_S = 300.0  # design section 3: a removed Migration counts as a cancel only after this long
-
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What this process knows besides git and the sites; losing it costs time only.
 
-    outcomes:  of the pass before this one. timers: observed seconds. acted: acts that landed. backoffs: VMs whose last act failed.
+    outcomes:  of the pass before this one. acted: acts that landed. backoffs: VMs whose last act failed.
+    watched:   seconds since both sites of a VM were seen the last time, where that is close enough to count. read_s: likewise, of the repo.
     origin:    repo, branch and path that we read. descends: runs whose first revision is an ancestor of the head that we read.
     """
 
     outcomes: Mapping[VmKey, Outcome] = field(default_factory=dict)
-    timers: Mapping[VmKey, Mapping[str, float]] = field(default_factory=dict)
+    watched: Mapping[VmKey, float] = field(default_factory=dict)
+    read_s: float = 0.0
     acted: Mapping[VmKey, frozenset[str]] = field(default_factory=dict)
     backoffs: Mapping[VmKey, Backoff] = field(default_factory=dict)
     origin: str = ""
@@ -51,7 +51,6 @@ class Draft:
     vms: dict[VmKey, VmRecord]
     claims: dict[tuple[str, str], Claim]
     actions: list[Action] = field(default_factory=list)
-    timers: set[tuple[VmKey, str]] = field(default_factory=set)
     wakes: list[datetime] = field(default_factory=list)
     bugs: list[tuple[VmKey, Exception]] = field(default_factory=list)
     seen_on: dict[VmKey, datetime] = field(default_factory=dict)
@@ -70,7 +69,7 @@ def decide(
     runs.begin(draft.runs, draft.vms, desired, observed, indexes, memory.origin, now)
     active = [r for r in draft.runs.values() if r.result is None]
     for run in active:
-        draft.runs[run.run] = runs.watch_manifest(run, desired, memory.origin, memory.descends, now)
+        draft.runs[run.run] = runs.watch_manifest(run, desired, memory.origin, memory.descends, now, memory.read_s)
         _cancel(draft, draft.runs[run.run], desired, indexes.get(run.source), now)
     draft.refused = admission.admit(draft.runs, draft.vms, draft.claims, desired, observed, indexes, now)
     for run in active:
@@ -83,19 +82,18 @@ def decide(
     after = replace(
         records, runs=draft.runs, vms=draft.vms, claims=draft.claims, instance=strangers.inherited(desired, observed, records.instance)
     )
-    return after, Decision(tuple(draft.actions), wake, frozenset(draft.timers), tuple(draft.bugs), draft.seen_on)
+    return after, Decision(tuple(draft.actions), wake, tuple(draft.bugs), draft.seen_on)
 
 
 def _cancel(draft: Draft, run: RunRecord, desired: Desired, index: SiteIndex | None, now: datetime) -> None:
-    """`spec.cancel`, once seen, is kept; a removed manifest cancels only what is before CUTOVER, after 300 s."""
-    removed = run.removal_since is not None
-    gone_for = (now - run.removal_since).total_seconds() if run.removal_since else 0.0
-    if run.removal_since and gone_for < GONE_S:
-        draft.wakes.append(run.removal_since + timedelta(seconds=GONE_S))
+    """`spec.cancel`, once seen, is kept; a removed manifest cancels only what is before CUTOVER, watched for 300 s."""
+    removed = run.removal_s >= runs.GONE_S
+    if runs.counting(run):
+        draft.wakes.append(now + timedelta(seconds=runs.GONE_S - run.removal_s))
     asked = runs.cancelled(run, draft.vms, desired, index)
     for slug in run.vms:
         record = draft.vms[(run.run, slug)]
-        by_removal = removed and gone_for >= GONE_S and record.milestone is Milestone.NONE
+        by_removal = removed and record.milestone is Milestone.NONE
         if record.result or record.cancel_at or record.unwinding or not (by_removal or slug in asked):
             continue
         if record.milestone.order >= Milestone.HANDED_OVER.order:
@@ -198,7 +196,7 @@ def _view(
         outcome=memory.outcomes.get(record.key),
         progress=(),
         result=None,
-        timers=memory.timers.get(record.key, {}),
+        timers={name: round(seen_s + memory.watched.get(record.key, 0.0), 3) for name, seen_s in record.timers.items()},
         acted=memory.acted.get(record.key, frozenset()),
         now=now,
         commit=records.commit,
@@ -307,7 +305,7 @@ def _terminal(view: View) -> Fail | None:
 
 def _fail(record: VmRecord, why: Fail, now: datetime) -> VmRecord:
     error = Failure(record.phase, why.reason, why.message)
-    return replace(record, unwinding=True, error=error, message=why.message, conditions=())
+    return replace(record, unwinding=True, error=error, message=why.message, conditions=(), timers={})
 
 
 def _keep_claim(draft: Draft, record: VmRecord) -> None:
@@ -319,10 +317,7 @@ def _keep_claim(draft: Draft, record: VmRecord) -> None:
 
 def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Backoff | None, now: datetime) -> VmRecord:
     conditions: list[Condition] = []
-    for timer in getattr(move, "timers", ()):
-        draft.timers.add((record.key, timer))
-    if record.phase == Phase.DELETE_TARGET.value and "guest-on" in view.timers:
-        draft.timers.add((record.key, "guest-on"))  # the watch is over; deleting takes several passes and must not begin it anew
+    record = replace(record, timers=_timers(view, record, move))
     if backoff is not None and not backoff.held and backoff.phase != record.phase:
         backoff = None  # what failed was done all the same (a lost reply), or is not needed any more
     waiting = backoff is not None and (backoff.held or backoff.until > now)
@@ -368,6 +363,16 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
         case _:
             raise TypeError(f"unexpected move {move!r}")
     return replace(record, conditions=story.carry_times(conditions, view.record.conditions, now))
+
+
+def _timers(view: View, record: VmRecord, move: Move) -> Mapping[str, float]:
+    """Of those that the move names, the seconds seen so far. A source that is out of sight stops the clock and turns nothing back."""
+    named = set(getattr(move, "timers", ()))
+    if record.phase == Phase.DELETE_TARGET and "guest-on" in view.timers:
+        named.add("guest-on")  # the watch is over; deleting takes several passes and must not begin it anew
+    if not named and isinstance(view.source, Unknown):
+        return view.timers
+    return {name: view.timers.get(name, 0.0) for name in sorted(named)}
 
 
 def _follows_up(view: View, action: Action) -> bool:

@@ -26,7 +26,8 @@ from reconciler.core.view import View
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do but look again, at `until` at the latest. `timers` count observed seconds while they are named, pass after pass."""
+    """Nothing to do but look again, at `until` at the latest. `timers` count seconds in which both sites
+    were seen, as long as they are named, pass after pass and over restarts: the record keeps them."""
 
     message: str
     timers: tuple[str, ...] = ()

@@ -276,6 +276,7 @@ class VmRecord:
     next_round_at: datetime | None = None
     rounds_forgotten: int = 0  # pre-copies that counted and are no longer among `rounds`
     outage: Outage | None = None
+    timers: Mapping[str, float] = field(default_factory=dict)  # deadlines under way -> seconds seen of them; progress, so never ahead
 
     @property
     def was_on(self) -> bool:
@@ -306,7 +307,8 @@ class RunRecord:
     completed: datetime | None = None
     result: Result | None = None
     conditions: tuple[Condition, ...] = ()
-    removal_since: datetime | None = None  # ... and counts as a cancel since: all five conditions of a removal hold
+    removal_since: datetime | None = None  # ... and is a removal since: all five conditions of one hold
+    removal_s: float = 0.0  # ... which was watched for so long
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from reconciler.core.record import FrozenVm, RunRecord, VmRecord
 from reconciler.core.target import TargetInventory
 from reconciler.core.view import Observed, View
 
+GONE_S = 300.0  # design section 3: a removed Migration counts as a cancel only after this long
+
 
 def slug_of(plan: PlanSpec, ref: InventoryRef) -> str:
     """Stable for one entry of a plan, whether or not the VM can be found right now."""
@@ -119,14 +121,24 @@ def _present(run: RunRecord, desired: Desired) -> bool:
     return migration and (run.plan in desired.plans or f"Plan/{run.plan}" in desired.broken)
 
 
-def watch_manifest(run: RunRecord, desired: Desired, origin: str, descends: frozenset[ObjectRef], now: datetime) -> RunRecord:
-    """`removal_since` counts only while all conditions of safety 10 hold: a day of conflict markers is no notice of a removal."""
+def watch_manifest(
+    run: RunRecord, desired: Desired, origin: str, descends: frozenset[ObjectRef], now: datetime, read_s: float
+) -> RunRecord:
+    """A removal counts only while all conditions of safety 10 hold: a day of conflict markers is no notice of one. `read_s`: since the repo
+    was read the last time, or 0: nor is a weekend in which nobody looked."""
     if _present(run, desired):
-        return replace(run, gone_since=None, removal_since=None) if run.gone_since else run
+        return replace(run, gone_since=None, removal_since=None, removal_s=0.0) if run.gone_since else run
     gone = run if run.gone_since else replace(run, gone_since=now)
     if not removal_counts(gone, desired, origin, descends):
-        return replace(gone, removal_since=None) if gone.removal_since else gone
-    return gone if gone.removal_since else replace(gone, removal_since=now)
+        return replace(gone, removal_since=None, removal_s=0.0) if gone.removal_since else gone
+    if gone.removal_since is None:
+        return replace(gone, removal_since=now)
+    return replace(gone, removal_s=min(GONE_S, round(gone.removal_s + read_s, 3)))
+
+
+def counting(run: RunRecord) -> bool:
+    """A removal that does not yet count as a cancel."""
+    return run.result is None and run.removal_since is not None and run.removal_s < GONE_S
 
 
 def removal_counts(run: RunRecord, desired: Desired, origin: str, descends: frozenset[ObjectRef]) -> bool:

@@ -111,7 +111,7 @@ def _last_on(record: VmRecord, view: View) -> Instant:
 
 
 def end(record: VmRecord, result: Result, now: datetime) -> VmRecord:
-    return replace(enter(record, Phase.COMPLETED, now), result=result, completed=now, unwinding=False)
+    return replace(enter(record, Phase.COMPLETED, now), result=result, completed=now, unwinding=False, timers={})
 
 
 def with_disks(record: VmRecord, view: View) -> VmRecord:

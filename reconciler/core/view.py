@@ -79,7 +79,7 @@ class View:
     outcome: Outcome | None
     progress: tuple[DiskProgress, ...]
     result: CopyResult | None
-    timers: Mapping[str, float]
+    timers: Mapping[str, float]  # deadlines under way -> seconds seen of them
     acted: frozenset[str]  # acts that this process has seen succeed, and that a look at the sites cannot tell yet
     now: datetime
     commit: str

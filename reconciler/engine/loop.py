@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from reconciler.core import archive, conditions
+from reconciler.core import archive, conditions, runs
 from reconciler.core.actions import Action, Decision, Outcome, VmKey
 from reconciler.core.decide import decide
 from reconciler.core.desired import Desired
@@ -22,7 +22,7 @@ from reconciler.core.target import Instance
 from reconciler.core.view import Observed
 from reconciler.engine import publish
 from reconciler.engine.execute import Hands, execute
-from reconciler.engine.memory import Recollection
+from reconciler.engine.memory import LONGEST_GAP_S, Recollection
 from reconciler.engine.observe import Watch, live, observe
 from reconciler.engine.publish import Pace, Urgency
 from reconciler.engine.sites import ACT, Lane, Sites, settle
@@ -87,7 +87,7 @@ class Engine:
     ) -> None:
         self._repo, self._sites, self._clock, self._rules = repo, sites, clock, rules
         self._wait = waiter or clock.sleep
-        self._recall = Recollection(clock, origin)
+        self._recall = Recollection(clock, origin, longest_gap_s=max(LONGEST_GAP_S, 2 * rules.poll_s))
         self._watch = Watch()
         self._store = RecordStore()
         self._cache: dict[str, CacheEntry] = {}
@@ -112,7 +112,7 @@ class Engine:
         phases = {k: v.phase for k, v in records.vms.items()}
         late = tuple(self._recall.harvest(phases))
         observed, indexes = observe(desired, records, self._sites, self._repo, self._watch, now)  # read-only
-        self._recall.count_time(observed, records)
+        self._recall.look(observed, records)
         memory = self._recall.view(self._descends(records, desired))
         after, decision = decide(desired, observed, records, memory, indexes, now)  # pure
         for key, bug in decision.bugs:
@@ -250,12 +250,13 @@ class Engine:
             if report.moved or _bytes(report) != self._bytes_before:
                 still_since = self._clock.monotonic()
             self._bytes_before = _bytes(report)
-            settled = not report.moved and (not _may_move(report) or self._clock.monotonic() - still_since >= max_wait_s)
+            settled = not report.moved and (not _watched(report) or self._clock.monotonic() - still_since >= max_wait_s)
             if once and settled and self._draft is None:
                 return
             if once and settled:
                 self._committed_at = {u: float("-inf") for u in Urgency}  # end with a publishing pass
-            self._wait(self._pause(report, quiet))
+            pause = self._pause(report, quiet)
+            self._wait(min(pause, max(QUICKEST_S, max_wait_s)) if once else pause)
 
     _bytes_before: int = 0
 
@@ -303,6 +304,11 @@ def _may_move(report: PassReport) -> bool:
         if record.result is None and not any(c.category is Category.CRITICAL for c in record.conditions):
             return True
     return archive.may_move(report.desired, report.records)
+
+
+def _watched(report: PassReport) -> bool:
+    """... or a removal whose time counts only while somebody looks."""
+    return _may_move(report) or any(runs.counting(run) for run in report.records.runs.values())
 
 
 def _shutting_down(report: PassReport) -> bool:

@@ -1,6 +1,7 @@
 """What a reconciler process remembers between passes. All of it may be lost at any moment; losing it costs time, never safety.
 
-What it is: outcomes, observed-time counters, backoffs, acts that landed, acts still under way. What it is not: committed state.
+What it is: outcomes, when each site was seen last, backoffs, acts that landed, acts still under way. What it is not: committed state; how
+much of a deadline was seen stands in the records.
 """
 
 from __future__ import annotations
@@ -27,18 +28,20 @@ class Recollection:
     clock: Clock
     origin: str
     outcomes: dict[VmKey, Outcome] = field(default_factory=dict)
-    timers: dict[VmKey, dict[str, float]] = field(default_factory=dict)
     acted: dict[VmKey, dict[str, tuple[str, float]]] = field(default_factory=dict)  # act -> (phase, when)
     backoffs: dict[VmKey, Backoff] = field(default_factory=dict)
     seen_on: dict[VmKey, datetime] = field(default_factory=dict)
     under_way: dict[VmKey, tuple[Action, Future[Outcome]]] = field(default_factory=dict)
-    looked_at: float | None = None
-    seen: frozenset[ObjectRef] = frozenset()
+    longest_gap_s: float = LONGEST_GAP_S
+    seen_at: dict[ObjectRef | None, float] = field(default_factory=dict)  # None: the repo
+    watched: dict[VmKey, float] = field(default_factory=dict)
+    read_s: float = 0.0
 
     def view(self, descends: frozenset[ObjectRef]) -> Memory:
         return Memory(
             outcomes=dict(self.outcomes),
-            timers={k: dict(v) for k, v in self.timers.items()},
+            watched=self.watched,
+            read_s=self.read_s,
             acted={k: frozenset(v) for k, v in self.acted.items()},
             backoffs=dict(self.backoffs),
             origin=self.origin,
@@ -47,27 +50,24 @@ class Recollection:
             seen_on=dict(self.seen_on),
         )
 
-    def count_time(self, observed: Observed, records: Records) -> None:
-        """Add the time since the last look to each counter whose sites were seen both then and now."""
+    def look(self, observed: Observed, records: Records) -> None:
+        """How much time this look adds to the deadlines of each VM: since both its sites were seen the last time (safety 18)."""
         now = self.clock.monotonic()
-        seen = frozenset(r for m in (observed.sources, observed.targets) for r, k in m.items() if isinstance(k, Known))
-        gap = now - self.looked_at if self.looked_at is not None else 0.0
-        both = seen & self.seen
-        if 0.0 < gap <= LONGEST_GAP_S:
-            for key, counters in self.timers.items():
-                record = records.vms.get(key)
-                if record and record.source and record.frozen and {record.source.provider, record.frozen.destination} <= both:
-                    for name in counters:
-                        counters[name] += gap
-        self.looked_at, self.seen = now, seen
+        seen = {r for m in (observed.sources, observed.targets) for r, k in m.items() if isinstance(k, Known)}
+        self.watched = {}
+        for key, record in records.vms.items():
+            if record.timers and record.source and record.frozen and {record.source.provider, record.frozen.destination} <= seen:
+                self.watched[key] = self._since(now, record.source.provider, record.frozen.destination)
+        self.read_s = self._since(now, None)
+        self.seen_at |= dict.fromkeys([None, *seen], now)
+
+    def _since(self, now: float, *places: ObjectRef | None) -> float:
+        gap = now - min(self.seen_at.get(place, float("-inf")) for place in places)
+        return gap if gap <= self.longest_gap_s else 0.0
 
     def keep(self, decision: Decision, records: Records) -> None:
-        """After a decision was published: outcomes are used up; counters not named any more and acts of another phase go."""
+        """After a decision was published: outcomes are used up; acts of another phase go."""
         self.outcomes.clear()
-        named: dict[VmKey, dict[str, float]] = {}
-        for key, name in decision.timers:
-            named.setdefault(key, {})[name] = self.timers.get(key, {}).get(name, 0.0)
-        self.timers = named
         active = (k for k, v in records.vms.items() if v.result is None)
         self.seen_on = {k: at for k in active if (at := decision.seen_on.get(k) or self.seen_on.get(k)) is not None}
         now = self.clock.monotonic()

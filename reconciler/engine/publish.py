@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from reconciler.core.desired import Desired, Problem
 from reconciler.core.model import ObjectRef
-from reconciler.core.record import Claim, Progress, Records, VmRecord
+from reconciler.core.record import Claim, Progress, Records, RunRecord, VmRecord
 from reconciler.manifests import record as codec
 from reconciler.manifests import recordpaths
 from reconciler.manifests.composed import compose_status
@@ -37,6 +37,11 @@ class Pace:
     progress_s: float = 300.0
 
 
+def _runs(records: Records) -> dict[ObjectRef, RunRecord]:
+    """What runs say besides for how long a removal was watched."""
+    return {ref: replace(run, removal_s=0.0) for ref, run in records.runs.items()}
+
+
 def _core(record: VmRecord) -> tuple[object, ...]:
     return (
         record.milestone,
@@ -56,7 +61,7 @@ def _core(record: VmRecord) -> tuple[object, ...]:
 def _without_progress(record: VmRecord) -> VmRecord:
     disks = tuple(replace(d, watermark_bytes=0) for d in record.disks)
     steps = tuple(replace(s, progress=Progress(), tasks=()) for s in record.pipeline)
-    return replace(record, message="", disks=disks, pipeline=steps)
+    return replace(record, message="", disks=disks, pipeline=steps, timers={})
 
 
 def _owners(records: Records) -> dict[tuple[str, str], Claim]:
@@ -66,9 +71,11 @@ def _owners(records: Records) -> dict[tuple[str, str], Claim]:
 
 def urgency(old: Records, new: Records) -> Urgency:
     claimed = old.claims != new.claims and _owners(old) != _owners(new)
-    if claimed or old.runs != new.runs or old.archived != new.archived or old.instance != new.instance:
+    watched = old.runs != new.runs
+    if claimed or (watched and _runs(old) != _runs(new)) or old.archived != new.archived or old.instance != new.instance:
         return Urgency.NOW
-    worst = Urgency.NONE if (old.statuses, old.claims) == (new.statuses, new.claims) else Urgency.SOON
+    quiet = Urgency.PROGRESS if watched else Urgency.NONE
+    worst = quiet if (old.statuses, old.claims) == (new.statuses, new.claims) else Urgency.SOON
     for key, record in new.vms.items():
         was = old.vms.get(key)
         if was is record or was == record:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from reconciler.core.actions import EnsureBinder, EnsureCopy, EnsureVolumes, PowerSource, PutMarks, StartTarget
 from reconciler.core.copyspec import Reader
-from reconciler.core.desired import InventoryRef, MigrationSpec
+from reconciler.core.desired import InventoryRef, MigrationSpec, ShutdownPolicy
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import MarkState, Milestone, ObjectRef, Power, PowerRequest, Result
 from reconciler.core.record import VmRecord
@@ -610,26 +611,92 @@ def test_row_17_a_lease_long_over_is_taken_without_a_wait(tmp_path: Path) -> Non
         assert lab.reports[-1].holds_lease
 
 
-def test_row_18_a_weekend_without_cron_is_no_time() -> None:
+@pytest.mark.parametrize("process", ["new", "frozen meanwhile"])
+def test_row_18_a_weekend_without_cron_is_no_time(process: str) -> None:
     world = land()
     world.obey_shutdown = False
     live(world, lambda w: bool(w.acts(PowerSource)))
     go(world, 3, 50.0)
     world.go_on(200_000.0)
+    if process == "new":
+        world.processes["a"] = world.newborn()
     go(world, 3, 1.0)
-    assert not only(world).unwinding, "150 s of 600 s were observed"
+    assert only(world).timers == {"shutdown": 103.0} and not only(world).unwinding, "of 600 s"
     world.power_off("web")
     live(world, ended)
     assert only(world).result is Result.SUCCEEDED
+
+
+@pytest.mark.parametrize("policy", list(ShutdownPolicy))
+def test_row_18_ten_cron_runs_of_a_minute_add_up_and_the_policy_applies(policy: ShutdownPolicy) -> None:
+    """Each run is a process that knows nothing but git and the sites; so is each that watches the guest that was given back."""
+    world = land()
+    plan = world.desired.plans[PLAN]
+    world.desired = replace(world.desired, plans={PLAN: replace(plan, shutdown_policy=policy)})
+    world.obey_shutdown = False
+    live(world, lambda w: bool(w.acts(PowerSource)))
+
+    def runs_until(over: Callable[[], bool]) -> int:
+        for count in range(40):
+            world.processes["a"] = world.newborn()
+            for _ in range(30):
+                world.one_pass("a")
+                if over():
+                    return count
+                world.go_on(2.0)
+                world.judge()
+            world.go_on(240.0 if count % 7 else 200_000.0)
+        raise AssertionError(f"never came: {only(world).message}")
+
+    if policy is ShutdownPolicy.FORCE:
+        assert runs_until(lambda: world.vms["web"].power is Power.OFF) == 10
+        live(world, ended)
+        assert only(world).result is Result.SUCCEEDED
+    else:
+        assert runs_until(lambda: only(world).unwinding) == 10
+        assert runs_until(lambda: only(world).result is not None) == 10
+        assert only(world).result is Result.FAILED and world.vms["web"].power is Power.ON
+        assert next(iter(world.records.claims.values())).released is not None
+
+
+def test_row_18_a_copy_that_stands_still_is_given_up_by_cron_too() -> None:
+    world = land()
+    live(world, lambda w: bool(w.pods))
+    world.pods[0].lost = True
+    world.pods[0].step = 2
+    for _ in range(40):
+        world.processes["a"] = world.newborn()
+        go(world, 30, 2.0)
+        world.go_on(240.0)
+        if only(world).error is not None:
+            break
+    assert only(world).error is not None and only(world).error.reason == "CopyStalled"  # type: ignore[union-attr]
+
+
+def test_row_18_a_log_that_comes_only_now_and_then_is_no_progress() -> None:
+    world = land()
+    live(world, lambda w: bool(w.pods) and w.pods[0].step == 1)
+    for count in range(30):
+        world.pods[0].lost = count % 2 == 1
+        world.one_pass("a")
+        world.now += timedelta(seconds=50.0)
+        if only(world).error is not None:
+            break
+    assert only(world).error is not None and only(world).error.reason == "CopyStalled"  # type: ignore[union-attr]
 
 
 def test_row_18_time_without_sight_does_not_count_and_errors_before_cutover_end_nothing() -> None:
     world = land()
     world.obey_shutdown = False
     live(world, lambda w: bool(w.acts(PowerSource)))
+    go(world, 3, 50.0)
+    before = only(world).timers
     world.source_unknown = True
     go(world, 60, 50.0)
     assert not only(world).unwinding
+    world.source_unknown = False
+    go(world, 1)
+    assert only(world).timers == before == {"shutdown": 101.0}, "neither counted nor begun anew"
     patient = land()
     for _ in range(80):
         patient.one_pass("a", Fate(faults={"EnsureVm": ("retryable", False)}))

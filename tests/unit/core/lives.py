@@ -252,7 +252,7 @@ class LiveLand(Toyland):
         drafted = me.draft is not None and me.draft.commit == self.records.commit
         records = me.draft if drafted and me.draft else self.records
         seen, indexes = self.observed()
-        me.recall.count_time(seen, records)
+        me.recall.look(seen, records)
         seen = replace(seen, rewound=rewound(self, records, seen.targets, me.watch))  # type: ignore[arg-type]
         descends = frozenset(r.run for r in records.runs.values())
         after, decision = decide(self.desired, seen, records, me.recall.view(descends), indexes, self.now)

@@ -89,7 +89,7 @@ def test_no_power_off_before_every_volume_was_opened() -> None:
 def test_it_is_done_once_and_a_new_process_does_not_repeat_it() -> None:
     world = land("web")
     at(world, "PowerOffSource")
-    world.outcomes, world.timers, world.acted = {}, {}, {}
+    world.outcomes, world.acted = {}, {}
     world.run()
     assert tries(world) == 1
 

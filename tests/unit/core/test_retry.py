@@ -41,7 +41,7 @@ def restart(world: Toyland) -> None:
     """In mid-copy nothing but the sites and what git says is left."""
     if not world.records.vms or only(world).phase != "CopyDisks":
         return
-    world.outcomes, world.timers, world.acted = {}, {}, {}
+    world.outcomes, world.acted = {}, {}
     world.records = replace(world.records, vms={k: parse_record("vm.yaml", render_vm(v), VmRecord) for k, v in world.records.vms.items()})
 
 

@@ -164,7 +164,6 @@ class Toyland:
     binders: dict[str, Binder] = field(default_factory=dict)
     targets: dict[str, TargetVm] = field(default_factory=dict)
     outcomes: dict[VmKey, Outcome] = field(default_factory=dict)
-    timers: dict[VmKey, dict[str, float]] = field(default_factory=dict)
     acted: dict[VmKey, set[str]] = field(default_factory=dict)
     seen_on: dict[VmKey, datetime] = field(default_factory=dict)
     fail: dict[str, ActError] = field(default_factory=dict)
@@ -199,16 +198,14 @@ class Toyland:
 
     def tick(self, seconds: float = 1.0) -> None:
         self.now += timedelta(seconds=seconds)
-        for counters in self.timers.values():
-            for name in counters:
-                counters[name] += seconds
         inventory = self.inventory()
         seen: Known[Inventory] | Unknown = Unknown("Unreachable", "down") if self.source_unknown else Known(inventory)
         observed = Observed({SOURCE: seen}, {HOST: Known(self.target())})
         indexes = {} if self.source_unknown else {SOURCE: SiteIndex(inventory)}
         memory = Memory(
             outcomes=dict(self.outcomes),
-            timers=self.timers,
+            watched=dict.fromkeys(self.records.vms, seconds),
+            read_s=seconds,
             acted={k: frozenset(v) for k, v in self.acted.items()},
             origin="repo",
             descends=frozenset(self.records.runs),
@@ -218,10 +215,6 @@ class Toyland:
         self.records, decision = archive.advance(self.desired, observed, after, decision, memory, self.now)
         self.seen_on |= decision.seen_on
         self.outcomes = {}
-        named: dict[VmKey, dict[str, float]] = {}
-        for key, name in decision.timers:
-            named.setdefault(key, {})[name] = self.timers.get(key, {}).get(name, 0.0)
-        self.timers = named
         assert len({a.key for a in decision.actions}) == len(decision.actions), "at most one action per VM"
         for action in decision.actions:
             self.log.append(action)
