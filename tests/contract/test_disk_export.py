@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -165,6 +166,17 @@ class TestLease:
                 site.center.leases._end(site.leases[0], "error", vim.fault.Timedout(msg="Operation timed out."))
             until(lambda: stop.requested)
         assert isinstance(stop.error, ReconcilerError)
+
+    def test_the_log_names_the_machine_and_not_the_lease(self, site: Site, caplog: pytest.LogCaptureFixture) -> None:
+        """Who has the id of a lease may end it, and the lab makes the URLs of it."""
+        caplog.set_level(logging.DEBUG)
+        with pytest.raises(ZeroDivisionError), Keeper(site.lease(), lambda: 0, Stop()) as keeper:
+            site.center.stop()
+            raise ZeroDivisionError
+        assert keeper.disks
+        said = [str(vars(record)) for record in caplog.records]
+        assert sum(site.vm.name in line for line in said) >= 2, "begun, and not aborted"
+        assert not any(text in line for line in said for lease in site.leases for text in (lease.ticket, lease.id))
 
     def test_an_error_inside_aborts_it(self, site: Site) -> None:
         with pytest.raises(ZeroDivisionError), Keeper(site.lease(), lambda: 0, Stop()):

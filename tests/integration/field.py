@@ -33,9 +33,11 @@ STATUS, LEASE = "reconciler/status", "reconciler/lease"
 
 
 class Pods(SubprocessLauncher):
-    """Keeps how each container was started, and which disks each copy (no trial mount) was to carry."""
+    """Keeps how each container was started, what it said, and which disks each copy (no trial mount) was to carry."""
 
-    def __init__(self) -> None:
+    def __init__(self, logs: Path) -> None:
+        logs.mkdir()
+        self._logs = logs
         self.started: list[tuple[list[str], dict[str, str]]] = []
         self.copied: Counter[str] = Counter()  # disk uuid -> number of copies
 
@@ -43,7 +45,9 @@ class Pods(SubprocessLauncher):
         self.started.append((list(argv), dict(env)))
         if "--try" not in argv:
             self.copied.update(d.uuid for d in CopySpec.from_json(Path(argv[-1]).read_text()).disks)
-        return super().start(argv, env, cwd, log_path)
+        process = super().start(argv, env, cwd, log_path)
+        os.link(log_path, self._logs / f"{len(self.started)}.log")  # the pod's own folder goes with the pod
+        return process
 
 
 class Field:
@@ -60,7 +64,7 @@ class Field:
         self._network = self.world.add_network("VM Network", dc)
         for name in NAMES:
             self.vm(name, disks=2 if name == "db" else 1, on=name != "batch")
-        self.pods = Pods()
+        self.pods = Pods(root / "pods-logs")
         self.vcenter = VCenter(self.world, ca, clock, user=USER, password=password)
         program = [sys.executable, "-m", "reconciler"]
         self.cluster = Cluster(root / "cluster", ca, clock, programs={"reconciler": program}, launcher=self.pods)

@@ -64,7 +64,7 @@ class VsphereExport:
         ExportRefused, ExportSlow, ProviderChanged, and what the session says.
         """
         self._id = self._session.run(f"begin the {self._what}", self._begin)
-        log.info("export begun", extra={"lease": self._id})
+        log.info("export begun", extra={"what": self._what})
         until = self._clock.monotonic() + _READY_S
         while (state := self._session.run(f"read the {self._what}", self._state)) != _READY:
             if state != _OPEN:
@@ -89,7 +89,7 @@ class VsphereExport:
         try:
             self._session.run(f"abort the {self._what}", lambda content: self._lease(content).HttpNfcLeaseAbort())
         except ReconcilerError as err:
-            log.warning("export could not be aborted", extra={"lease": self._id, "reason": err.reason})
+            log.warning("export could not be aborted", extra={"what": self._what, "reason": err.reason})
         self._id = None
 
     def close(self) -> None:
