@@ -25,6 +25,7 @@ from reconciler.core.model import Secret
 
 HIDDEN = "***"
 _SHORTEST_SECRET = 4  # a shorter text stands in too many words to be cut out of them
+_SHORTEST_PIECE = 8  # the same of base64
 _USER_INFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.\-]{0,20}://)[^\s/@\"'<>]*(?:@[^\s/@\"'<>]*)*@")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -82,7 +83,16 @@ def _spellings(text: str) -> tuple[str, ...]:
         return ()
     encoded = base64.b64encode(text.encode(errors="replace")).decode()
     in_url = quote(text, safe="", errors="replace")
-    return (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1], in_url, encoded)
+    said = (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1], in_url, encoded)
+    return (*said, *_inside_base64(text.encode(errors="replace")))
+
+
+def _inside_base64(secret: bytes) -> Iterator[str]:
+    """What of it stands in the base64 of a longer text, at whichever of three places it begins there: a header's `user:password`."""
+    for shift, begin in enumerate((0, 2, 3)):
+        piece = base64.b64encode(b"\0" * shift + secret).decode()[begin : (shift + len(secret)) * 8 // 6]
+        if len(piece) >= _SHORTEST_PIECE:
+            yield piece
 
 
 _redactor = Redactor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
@@ -108,6 +109,14 @@ def test_a_secret_of_many_lines_is_known_by_each_line() -> None:
 def test_base64_as_in_a_secret_object_is_known() -> None:
     log.register_secret("hunter22")
     assert log.redact("data: aHVudGVyMjI=") == "data: ***"
+
+
+@pytest.mark.parametrize("user", ["me", "joe", "root"])
+def test_base64_of_a_login_is_known(user: str) -> None:
+    """It begins at another place among the groups of three each time; what is left says no more than the name."""
+    log.register_secret("hunter2 & more")
+    said = log.redact(base64.b64encode(f"{user}:hunter2 & more".encode()).decode())
+    assert log.HIDDEN in said and len(said.replace(log.HIDDEN, "").rstrip("=")) <= len(user) + 5
 
 
 def test_a_longer_secret_wins_over_its_part_and_short_ones_are_left_alone() -> None:
