@@ -6,6 +6,7 @@ milestone, intent, phase change and result; the trailer `Reconciled-From`. What 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -87,10 +88,18 @@ def _phrases(clauses: Sequence[_Clause]) -> list[tuple[str, str, str]]:
     out: list[tuple[str, str, str]] = []
     for (plan, noun, group), members in groups.items():
         if len(members) > 2:
-            out.append((plan, f"{len(members):,} {noun} {group}", ""))
+            out.append((plan, f"{len(members):,} {noun} {group}", _span(members)))
         else:
             out += [(plan, f"{m.who} {m.what}".strip(), m.tail) for m in members]
     return out
+
+
+def _span(members: Sequence[_Clause]) -> str:
+    """How far they are, the last and the first, where each tells it."""
+    percents = sorted(int(found[1]) for m in members if (found := re.search(r" (\d+) %$", m.what)))
+    if len(percents) < len(members):
+        return ""
+    return f" {percents[0]} %" if percents[0] == percents[-1] else f" {percents[0]} to {percents[-1]} %"
 
 
 def _vm_clause(before: VmRecord | None, vm: VmRecord, news: Sequence[News]) -> _Clause:

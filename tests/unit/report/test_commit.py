@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,7 +63,16 @@ def test_news_stands_before_mere_progress() -> None:
 def test_those_that_do_the_same_are_counted_whether_they_just_began_or_not() -> None:
     old = records(copying("a", 10), copying("b", 10), vm("c", "PowerOffSource"), vm("d", "PowerOffSource"))
     subject, _ = said(old, records(copying("a", 20), copying("b", 30), vm("c", "CopyDisks"), succeeded("d")))
-    assert subject == "shop-wave-1: d succeeded, 3 VMs copying"
+    assert subject == "shop-wave-1: d succeeded, 3 VMs copying 0 to 30 %"
+
+
+def test_copies_that_only_go_on_are_not_said_in_the_same_words_again() -> None:
+    names = ("a", "b", "c")
+    stages = [records(*(copying(n, at) for n in names)) for at in (10, 40, 70)]
+    later = records(copying("a", 75), copying("b", 80), copying("c", 70))
+    subjects = [said(old, new)[0] for old, new in pairwise([*stages, later])]
+    assert subjects[:2] == ["shop-wave-1: 3 VMs copying 40 %", "shop-wave-1: 3 VMs copying 70 %"]
+    assert subjects[2] == "shop-wave-1: a copying 75 %, b copying 80 %"
 
 
 def test_several_plans() -> None:
