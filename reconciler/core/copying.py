@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from reconciler.core import names, retry, secondread, vddk
+from reconciler.core import datapath, names, retry, secondread, vddk
 from reconciler.core.actions import CopyDiskWish, DropCopy, EnsureCopy, ProveOff, PutMarks, PutWatermarks
 from reconciler.core.copyspec import EXIT_DONE, EXIT_WRONG, CopyResult, parse_line
 from reconciler.core.datapath import DATASTORE, EXPORT
@@ -25,6 +25,7 @@ from reconciler.core.view import View
 LOCKED_S = 120.0  # how long a base that answers "busy" from the first byte on is taken for busy, and not for locked
 _BUSY, _REFUSED = frozenset({"SourceBusy"}), frozenset({"SourceLocked", "SourceRefused", "SourceForbidden"})
 STOPPING, LAST_WORDS_S = "stopping", 15.0  # observed time for which a copy that is to be stopped waits for its last watermarks to be kept
+_MOVED = frozenset({"SourceNotFound", "SourceChanged", "ChainNotReadable"})  # the files are not where, or what, they were
 WATERMARK_STEP_BYTES = 256 << 20  # a watermark is patched when it grew this much: what a killed worker may copy twice
 
 
@@ -75,6 +76,8 @@ def _start(v: View, attempt: int) -> Move:
             return Do(ProveOff(v.key, ref(v).provider, ref(v)), "the source is read again, because it ran since it was proven off")
     if (doubted := _doubted(v)) is not None:
         return doubted
+    if (why := moved(v)) is not None:
+        return Note(abandon(v, why))
     if (held := vddk.missing(v)) is not None:
         return held
     if (later := retry.pending(v)) is not None:
@@ -118,6 +121,14 @@ def _doubted(v: View) -> Note | None:
 
 def _doubt(v: View, r: RoundRecord, why: Mapping[str, str]) -> Note:
     return Note(replace(v.record, rounds=(*v.record.rounds[:-1], replace(r, doubts={**r.doubts, **why}))))
+
+
+def moved(v: View) -> str | None:
+    """Why a round of a running guest cannot begin to read what its snapshot froze: the next one asks anew where the disks lie."""
+    seen = v.outcome
+    if not _running_guest(v) or seen is None or seen.action != "EnsureCopy" or seen.error is None or seen.error.reason not in _MOVED:
+        return None
+    return f"its files are not as they were ({seen.error.message})"
 
 
 def _source_moved_on(v: View) -> bool:
@@ -301,6 +312,27 @@ def _mismatch(v: View, result: CopyResult) -> Move | None:
     return Do(PutMarks(v.key, v.frozen.destination, untrue, v.owner), "what differs from the source counts no more") if untrue else None
 
 
+def _moved(v: View, result: CopyResult | None, why: str) -> Move | None:
+    """The files were moved (storage vMotion) while they were read. The guest runs: nothing of the round counts, and the next one asks where
+    they are. It is off: the next attempt does, if a direct read finds them elsewhere."""
+    if result is None or result.reason not in _MOVED:
+        return None
+    if _running_guest(v):
+        return Note(abandon(v, f"its files went away, or changed, while they were read ({why})"))
+    if result.reason == "SourceNotFound" and v.proof is None and out_of_sight(v) is None:
+        return Do(ProveOff(v.key, ref(v).provider, ref(v)), "the source is read again, because a file of it is gone")
+    return None
+
+
+def _elsewhere(v: View) -> bool:
+    """By a direct read, some disk is in another file than when this run began, and all can still be read as planned."""
+    vm, frozen = v.proof, {d.uuid: d for d in v.frozen.disks}
+    known = [(frozen[d.uuid], d) for d in vm.disks if d.uuid in frozen] if vm is not None else []
+    if vm is None or any(datapath.lost(f.path, d, vm) is not None for f, d in known):
+        return False
+    return any(f.label != d.backing.file for f, d in known)
+
+
 def _failed(v: View, job: Job) -> Move:
     result = result_of(job)
     why = (result.error if result else "") or job.message or f"exit code {job.exit_code}"
@@ -312,7 +344,9 @@ def _failed(v: View, job: Job) -> Move:
         return Do(_drop(v, job), f"the frozen base cannot be read while the guest runs ({why}); the snapshot is exported instead")
     if result is not None and (differs := _mismatch(v, result)) is not None:
         return differs
-    if job.exit_code == EXIT_WRONG:
+    if (gone := _moved(v, result, why)) is not None:
+        return gone
+    if job.exit_code == EXIT_WRONG and not _elsewhere(v):
         return Fail(result.reason if result and result.reason else "CopyFailed", f"the copy cannot succeed: {why}")
     timers = (_fails(v),)
     if grown := _grown(v, 1):

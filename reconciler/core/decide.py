@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from reconciler.core import admission, retry, runs, story, strangers, vddk, warming
+from reconciler.core import admission, copying, retry, runs, story, strangers, vddk, warming
 from reconciler.core.actions import Action, Decision, Outcome, ProveOff, VmKey
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import SourceVm
@@ -298,7 +298,7 @@ def _terminal(view: View) -> Fail | None:
     outcome = view.outcome
     if outcome is None or outcome.error is None or outcome.error.kind not in ("terminal", "user"):
         return None
-    if view.record.unwinding or view.record.milestone.order >= Milestone.HANDED_OVER.order:
+    if view.record.unwinding or view.record.milestone.order >= Milestone.HANDED_OVER.order or copying.moved(view) is not None:
         return None
     return Fail(outcome.error.reason, outcome.error.message)
 
