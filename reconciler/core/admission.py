@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from reconciler.core import planchecks, story, warming
+from reconciler.core import pacing, planchecks, story, warming
 from reconciler.core import runs as runs_
 from reconciler.core.actions import VmKey
 from reconciler.core.desired import Desired, PlanSpec, PlanVm
@@ -113,7 +113,7 @@ def _wants_round(record: VmRecord, desired: Desired, indexes: Mapping[ObjectRef,
     """One that cannot begin, because of somebody's snapshot, must not take the turn of one that can."""
     vm = _source_vm(record, indexes)
     obstructed = vm is not None and record.frozen is not None and warming.in_the_way(record.frozen, vm.snapshots)
-    return not obstructed and warming.wants_round(record, desired.limits.precopy_interval_s, now)
+    return not obstructed and pacing.wants_round(record, desired.limits.precopy_interval_s, now)
 
 
 def _source_vm(record: VmRecord, indexes: Mapping[ObjectRef, SiteIndex]) -> SourceVm | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from reconciler.core import admission, copying, retry, runs, story, strangers, vddk, warming
+from reconciler.core import admission, copying, pacing, retry, runs, story, strangers, vddk, warming
 from reconciler.core.actions import Action, Decision, Outcome, ProveOff, VmKey
 from reconciler.core.desired import Desired
 from reconciler.core.inventory import SourceVm
@@ -331,6 +331,8 @@ def _apply(draft: Draft, view: View, record: VmRecord, move: Move, backoff: Back
         conditions.append(retry.condition(record.retry))
     if record.base_unreadable and record.milestone is Milestone.NONE:
         conditions.append(Condition("WarmWithoutPrecopy", True, Category.WARN, "BaseNotReadable", warming.without_precopy(record)))
+    if record.milestone is Milestone.NONE and not record.unwinding and (why := pacing.budget_missed(record, view.pace.interval_s)):
+        conditions.append(Condition("DowntimeBudgetMissed", True, Category.WARN, "BudgetTooShort", why))
     match move:
         case Wait(message, _, until):
             record = replace(record, message=message)

@@ -1,7 +1,7 @@
 """What a VM's move came to, in figures: its downtime and whose it was, and its pre-copy rounds. Pure, VmRecord -> values.
 
 What it is: the one place that every table, page, commit message and YAML takes these figures from. What it is not: words (report/rounds.py)
-or the decision when a round begins (core/warming.py).
+or the decision when a round begins (core/pacing.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from reconciler.core import warming
+from reconciler.core import pacing, warming
 from reconciler.core.model import Milestone
 from reconciler.core.record import RoundRecord, VmRecord
 
@@ -75,7 +75,7 @@ class Rounds:
 
     def expected_downtime_s(self, at: datetime) -> float | None:
         """If it were cut over at `at`, the guest's shutdown left out. None where it is not known, or is happening."""
-        return warming.expected_downtime_s(self.vm, at) if precopying(self.vm) else None
+        return pacing.expected_downtime_s(self.vm, at) if precopying(self.vm) else None
 
 
 def precopying(vm: VmRecord) -> bool:
@@ -87,7 +87,7 @@ def rounds(vm: VmRecord) -> Rounds | None:
     """None before a warm VM's first round, and for every cold one."""
     if not vm.rounds:
         return None
-    counted = [r for r in vm.rounds if warming.counts(r)]
+    counted = [r for r in vm.rounds if pacing.counts(r)]
     newest = vm.rounds[-1]
     rests = precopying(vm) and warming.rests(vm)
     once = bool(vm.base_unreadable and counted)
@@ -99,6 +99,6 @@ def rounds(vm: VmRecord) -> Rounds | None:
         under_way=newest if newest.ended is None and precopying(vm) else None,
         rests=rests,
         once=once,
-        change_rate=warming.change_rate(vm),
+        change_rate=pacing.change_rate(vm),
         next_at=vm.next_round_at if rests and not once else None,
     )

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from reconciler.core import secondread
+from reconciler.core import pacing, secondread
 from reconciler.core.actions import DropCopy, DropSnapshot, EnableTracking, EnsureSnapshot, ProveOff, PutMarks
 from reconciler.core.copying import STOPPING, abandon, broken_snapshot, last_words, next_move, path_of
 from reconciler.core.datapath import DATASTORE, EXPORT
@@ -29,7 +29,6 @@ from reconciler.core.view import View
 
 NO_CHANGE_IDS = "the snapshot tells no change id for some disk"
 MAX_SKEW_S = 60.0  # safety 19
-START_S = 10.0  # what a cutover takes besides the guest's shutdown and the bytes: pod start, proofs, the target's start
 KEPT_ROUNDS = 20  # older ones are history, which git has
 
 
@@ -155,8 +154,10 @@ def _between(v: View) -> Move:
         return Wait(text, until=v.pace.cutover_at)
     if _in_the_way(v):
         return Wait(_foreign_words(v, "the next round waits until it is gone"))
-    due, why = next_round(v.record, v.pace.interval_s, v.now)
+    due, why = pacing.next_round(v.record, v.pace.interval_s, v.now)
     if due > v.now:
+        if v.record.next_round_at != due:  # the intervals are live
+            return Note(replace(v.record, next_round_at=due))
         text = f"next round at {due:%Y-%m-%d %H:%M:%S} UTC ({why}){cutover}"
         return Wait(text, until=min(due, v.pace.cutover_at) if v.pace.cutover_at else due)
     if v.pace.refused:
@@ -171,13 +172,8 @@ def begin_round(v: View, *, final: bool) -> Note:
     number = max([r.number for r in v.record.rounds] + marks, default=0) + 1
     eighth = None if final else secondread.next_eighth(v.record)
     rounds = (*v.record.rounds, RoundRecord(number, v.now, final=final, eighth=eighth))
-    forgotten = v.record.rounds_forgotten + sum(counts(r) for r in rounds[:-KEPT_ROUNDS])
+    forgotten = v.record.rounds_forgotten + sum(pacing.counts(r) for r in rounds[:-KEPT_ROUNDS])
     return Note(replace(v.record, rounds=rounds[-KEPT_ROUNDS:], rounds_forgotten=forgotten, next_round_at=None, retry=None))
-
-
-def counts(r: RoundRecord) -> bool:
-    """A pre-copy that ended with its marks."""
-    return r.ended is not None and not r.abandoned and not r.final
 
 
 def _snapshot(v: View, r: RoundRecord, mine: SourceSnapshot | None) -> Move:
@@ -205,61 +201,13 @@ def _finish(v: View, r: RoundRecord, mine: SourceSnapshot | None) -> Move:
         return _drop_snapshot(v, mine)
     done = replace(r, ended=v.now)
     record = replace(v.record, rounds=(*v.record.rounds[:-1], done))
-    return Note(replace(record, next_round_at=next_round(record, v.pace.interval_s, v.now)[0]))
-
-
-def next_round(record: VmRecord, usual_s: float, now: datetime) -> tuple[datetime, str]:
-    """When the next round is due, and why then; the first, and one after an abandoned one, at once. `usual_s`: the controller's."""
-    ended = next((r for r in reversed(record.rounds) if r.ended is not None), None)
-    if ended is None or ended.ended is None or ended.abandoned or record.frozen is None:
-        return now, "at once"
-    interval = record.frozen.precopy_interval_s or usual_s
-    due = ended.ended + timedelta(seconds=interval)
-    budget, rate = record.frozen.downtime_budget_s, change_rate(record)
-    if budget is not None and rate is not None:
-        fixed = secondread.downtime_bytes(record, 0.0)
-        each = secondread.downtime_bytes(record, 1.0) - fixed
-        grown = max(0.0, (budget - START_S) * copy_rate(record) - fixed) / (rate * each) if rate > 0 else float("inf")
-        early = ended.started + timedelta(seconds=min(grown, interval * 10))
-        if early < due:
-            return max(early, ended.ended), f"the downtime budget of {budget:.0f} s would be passed"
-    return due, f"every {interval:.0f} s"
+    return Note(replace(record, next_round_at=pacing.next_round(record, v.pace.interval_s, v.now)[0]))
 
 
 def rests(record: VmRecord) -> bool:
     """Between rounds: claimed, reserved, and neither copying nor in its cutover. Such a VM occupies no slot."""
     ended = record.rounds and record.rounds[-1].ended is not None and not record.rounds[-1].final
     return bool(ended) and record.milestone is Milestone.NONE and not latched(record)
-
-
-def wants_round(record: VmRecord, usual_s: float, now: datetime) -> bool:
-    once = record.base_unreadable and any(counts(r) for r in record.rounds)
-    return not once and next_round(record, usual_s, now)[0] <= now
-
-
-def change_rate(record: VmRecord) -> float | None:
-    """Bytes that the guest changes per second, from the last whole delta round; None before there is one."""
-    done = [r for r in record.rounds if counts(r)]
-    if len(done) < 2:
-        return None
-    seconds = (done[-1].started - done[-2].started).total_seconds()
-    return done[-1].read_bytes / seconds if seconds > 0 else None
-
-
-def copy_rate(record: VmRecord) -> float:
-    """Bytes per second that the copies of this VM came to; a slow guess before there is one."""
-    timed = [(r.read_bytes, r.seconds) for r in record.rounds if r.seconds > 0 and r.read_bytes > 0]
-    return max((b / s for b, s in timed), default=float(50 << 20))
-
-
-def expected_downtime_s(record: VmRecord, now: datetime) -> float | None:
-    """If it were cut over now, without the guest's own shutdown."""
-    rate = change_rate(record)
-    last = next((r for r in reversed(record.rounds) if r.ended is not None and not r.abandoned), None)
-    if rate is None or last is None:
-        return None
-    changed = rate * max(0.0, (now - last.started).total_seconds())
-    return START_S + secondread.downtime_bytes(record, changed) / copy_rate(record)
 
 
 def whole(v: View) -> bool:

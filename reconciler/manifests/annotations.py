@@ -100,7 +100,7 @@ ANNOTATIONS: Mapping[str, Annotation] = MappingProxyType(
             "precopy_interval_s", "seconds", "Warm: pause between two rounds; else controller_precopy_interval (60 minutes).", _seconds
         ),
         "downtime-budget": Annotation(
-            "downtime_budget_s", "seconds", "Warm: begin a round early when the downtime expected at a cutover now passes this.", _seconds
+            "downtime_budget_s", "seconds", "Warm: begin rounds early, so that a cutover takes no longer than this.", _seconds
         ),
     }
 )

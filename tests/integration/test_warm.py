@@ -21,6 +21,11 @@ from tests.integration.taps import prove_each
 
 MIB = 1 << 20
 SIZE = 16
+CONTROLLER = """\
+apiVersion: forklift.konveyor.io/v1beta1
+kind: ForkliftController
+metadata: {name: forklift-controller, namespace: openshift-mtv}
+"""
 
 
 @pytest.fixture
@@ -114,6 +119,24 @@ def test_rounds_keep_the_interval_and_leave_no_snapshot_between(lab: SimLab) -> 
     assert 28 <= (lab.clock.now() - at).total_seconds() <= 34
     assert len(seen) > 12 and not any(seen), "a snapshot of ours between two rounds"
     assert [t.operation for t in lab.vcenter.tasks.known.values() if t.state == "running"] == ["VirtualMachine.createSnapshot"]
+
+
+def test_the_controllers_interval_is_edited_while_a_run_goes_on(lab: SimLab) -> None:
+    def every(minutes: int) -> None:
+        spec = f"spec: {{controller_precopy_interval: {minutes}}}"
+        lab.write("controller.yaml", f"{CONTROLLER}{spec}\n")
+        lab.commit("interval")
+
+    lab.tracked_vm("web", mib=1)
+    every(20)
+    begin(lab, "web", annotations="{}")
+    until_rounds(lab, "web", 1)
+    ended_at = lab.record("web").rounds[0].ended
+    assert ended_at is not None and lab.record("web").next_round_at == ended_at + timedelta(minutes=20)
+    every(2)
+    go_on(lab, lambda: lab.record("web").next_round_at == ended_at + timedelta(minutes=2), 10, seconds=2.0)
+    go_on(lab, lambda: len(record_rounds(lab)) > 1, 100, seconds=2.0)
+    assert 118 <= (lab.clock.now() - ended_at).total_seconds() <= 126
 
 
 def record_rounds(lab: SimLab) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core import secondread, warming
+from reconciler.core import pacing, secondread
 from reconciler.core.actions import CopyDiskWish, EnsureCopy
 from reconciler.core.copyspec import CopyResult, DiskResult, Verify, result_line
 from reconciler.core.desired import MigrationSpec
@@ -41,7 +41,7 @@ def until(world: LiveLand, enough: Callable[[], bool], limit: int = 400) -> None
 
 
 def rounds(world: WarmLand, count: int) -> None:
-    until(world, lambda: bool(world.records.vms) and sum(warming.counts(r) for r in only(world).rounds) >= count)
+    until(world, lambda: bool(world.records.vms) and sum(pacing.counts(r) for r in only(world).rounds) >= count)
 
 
 def cut_over(world: WarmLand) -> None:
@@ -222,7 +222,7 @@ def test_the_expected_downtime_counts_what_is_still_to_be_compared() -> None:
         rounds(world, count)
         vm = only(world)
         slow = tuple(replace(r, read_bytes=1 << 20, seconds=1.0) for r in vm.rounds)
-        return warming.expected_downtime_s(replace(vm, rounds=slow), world.now) or 0.0
+        return pacing.expected_downtime_s(replace(vm, rounds=slow), world.now) or 0.0
 
     assert expected(Verify.SOURCE, 2) - expected(Verify.READBACK, 2) > 6 * EIGHTH / (1 << 20)
     assert expected(Verify.SOURCE, 9) - expected(Verify.READBACK, 9) < EIGHTH / (1 << 20)
