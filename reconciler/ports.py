@@ -112,8 +112,8 @@ class SourceDriver(Protocol):
         """Start one (no memory, no quiesce) unless one with this key is there or under way. Snapshots of others are never touched."""
         ...
 
-    def drop_snapshot(self, vm: VmRef, key: str) -> None:
-        """Start its removal, and, when it is gone but its files are not, their consolidation. Absent is success."""
+    def drop_snapshot(self, vm: VmRef, key: str, *, merge: bool = False) -> None:
+        """Start its removal. Absent is success; then `merge` starts the consolidation of files that are left, beside no other snapshot."""
         ...
 
     def read_changes(self, vm: VmRef, at: str | None, since: Mapping[str, str]) -> Changes:

@@ -97,10 +97,13 @@ class EnsureSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class DropSnapshot:
+    """`merge`: what the removal of it left behind, too. Else files that are left over stay as they are: they may be somebody else's."""
+
     key: VmKey
     site: ObjectRef
     vm: VmRef
     snapshot: str
+    merge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

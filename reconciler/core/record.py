@@ -274,6 +274,7 @@ class VmRecord:
     rounds: tuple[RoundRecord, ...] = ()
     base_unreadable: str = ""  # why the frozen base cannot be read while the guest runs, once that was seen
     next_round_at: datetime | None = None
+    merging: bool = False  # what needs consolidation since its last round began is ours: then nothing did, and no other's snapshot was seen
     rounds_forgotten: int = 0  # pre-copies that counted and are no longer among `rounds`
     outage: Outage | None = None
     timers: Mapping[str, float] = field(default_factory=dict)  # deadlines under way -> seconds seen of them; progress, so never ahead

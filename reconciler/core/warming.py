@@ -112,6 +112,8 @@ def precopy(v: View) -> Move:
         return unseen
     assert isinstance(v.source, Known)
     vm = v.source.value
+    if v.record.merging and v.foreign_snapshots:
+        return Note(replace(v.record, merging=False))
     r, ours = v.round, v.our_snapshots
     mine = next((s for s in ours if r is not None and s.key == v.snapshot_key(r.number)), None)
     if not undisturbed(v):
@@ -172,8 +174,11 @@ def begin_round(v: View, *, final: bool) -> Note:
     number = max([r.number for r in v.record.rounds] + marks, default=0) + 1
     eighth = None if final else secondread.next_eighth(v.record)
     rounds = (*v.record.rounds, RoundRecord(number, v.now, final=final, eighth=eighth))
+    clean = isinstance(v.source, Known) and not v.source.value.consolidation_needed
+    merging = v.record.merging if final else clean
     forgotten = v.record.rounds_forgotten + sum(pacing.counts(r) for r in rounds[:-KEPT_ROUNDS])
-    return Note(replace(v.record, rounds=rounds[-KEPT_ROUNDS:], rounds_forgotten=forgotten, next_round_at=None, retry=None))
+    kept = rounds[-KEPT_ROUNDS:]
+    return Note(replace(v.record, rounds=kept, rounds_forgotten=forgotten, merging=merging, next_round_at=None, retry=None))
 
 
 def _snapshot(v: View, r: RoundRecord, mine: SourceSnapshot | None) -> Move:
@@ -320,13 +325,13 @@ def drop_snapshots(v: View) -> Move:
 
 
 def _left_behind(v: View, vm: SourceVm) -> bool:
-    """A removal of ours may leave files; beside a snapshot of somebody else they cannot be told from its own."""
-    return vm.consolidation_needed and bool(v.record.rounds) and not v.foreign_snapshots
+    """A removal of ours may leave files. Those that were there before, or may come from a snapshot of others, are not ours to merge."""
+    return vm.consolidation_needed and v.record.merging and not v.foreign_snapshots
 
 
 def _consolidate(v: View) -> Do:
     key = v.snapshot_key(v.record.rounds[-1].number)
-    return Do(DropSnapshot(v.key, ref(v).provider, ref(v), key), "what our snapshot left behind is consolidated")
+    return Do(DropSnapshot(v.key, ref(v).provider, ref(v), key, merge=True), "what our snapshot left behind is consolidated")
 
 
 def _drop_snapshot(v: View, snapshot: SourceSnapshot) -> Move:

@@ -580,6 +580,51 @@ def test_row_20_what_our_removal_leaves_behind_is_consolidated() -> None:
     assert not any(r.abandoned for r in record(world).rounds)
 
 
+@pytest.mark.parametrize("when", ["before the run", "between rounds", "in a round", "by a cancel"])
+def test_row_20_files_that_others_left_are_not_merged(when: str) -> None:
+    """With VDDK, which reads any chain. The toy judges each merge."""
+    world = land(slow=3)
+    world.desired = replace(world.desired, limits=replace(world.desired.limits, vddk_image="registry.example.com/vddk:8"))
+    uuid = world.vms["web"].uuid
+    if when in ("between rounds", "in a round"):
+        live(world, rounds(1) if when == "between rounds" else copying(2))
+        world.freeze(uuid, None)
+        for _ in range(2):
+            step(world)
+        world.remove(uuid, next(s for s in world.chains[uuid] if s.key is None))
+    world.leftovers.add(uuid)
+    world.theirs.add(uuid)
+    if when == "by a cancel":
+        live(world, lambda w: acts(w, EnsureSnapshot) > 0)
+        edit(world, cancel=(InventoryRef(name="web"),))
+        live(world, ended())
+        assert acts(world, DropSnapshot), "nothing was looked for"
+    else:
+        live(world, rounds(3))
+        cut_over(world)
+        succeed(world)
+    assert uuid in world.leftovers and not ours(world)
+
+
+def test_row_20_where_a_flat_file_is_read_they_hold_the_vm_until_their_owner_has_merged_them() -> None:
+    world = land()
+    live(world, rounds(1))
+    uuid = world.vms["web"].uuid
+    world.freeze(uuid, None)
+    step(world)
+    world.remove(uuid, world.chains[uuid][0])
+    world.leftovers.add(uuid)
+    world.theirs.add(uuid)
+    cut_over(world)
+    for _ in range(60):
+        step(world)
+    assert [c.reason for c in record(world).conditions] == ["ChainChanged"] and "consolidat" in record(world).message
+    assert world.vms["web"].power is Power.ON
+    world.leftovers.clear()
+    world.theirs.clear()
+    succeed(world)
+
+
 def test_row_14_a_bulk_read_that_still_shows_the_snapshot_makes_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     world = land(slow=3)
     live(world, lambda w: any(j.phase is JobPhase.SUCCEEDED for j in w.jobs.values()))

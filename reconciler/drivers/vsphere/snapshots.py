@@ -42,9 +42,12 @@ class OwnSnapshots:
         """Errors: RetryableError SnapshotFailed, Busy; TerminalError NotSupported, VMGone."""
         self._session.run(f"snapshot of {vm}", lambda content: self._ensure(content, vm, key))
 
-    def drop(self, vm: VmRef, key: str) -> None:
-        """Errors: RetryableError SnapshotFailed, Busy."""
-        self._session.run(f"removal of our snapshot of {vm}", lambda content: self._drop(content, vm, key))
+    def drop(self, vm: VmRef, key: str, merge: bool) -> None:
+        """`merge`: files that are left over, too; the site merges all that a VM has, so only where they are known to be ours.
+
+        Errors: RetryableError SnapshotFailed, Busy.
+        """
+        self._session.run(f"removal of our snapshot of {vm}", lambda content: self._drop(content, vm, key, merge))
 
     def _ensure(self, content: Any, vm: VmRef, key: str) -> None:
         target, properties = subject.read(content, self._session.site, vm, _PROPERTIES)
@@ -61,7 +64,7 @@ class OwnSnapshots:
         self._remember(vm, key, task)
         log.info("snapshot requested", extra={"vm": str(vm), "key": key})
 
-    def _drop(self, content: Any, vm: VmRef, key: str) -> None:
+    def _drop(self, content: Any, vm: VmRef, key: str, merge: bool) -> None:
         try:
             target, properties = subject.read(content, self._session.site, vm, _PROPERTIES)
         except TerminalError as err:
@@ -74,7 +77,7 @@ class OwnSnapshots:
             return
         if not found and any(_creates(task) for task in running):
             raise RetryableError("Busy", f"a snapshot of {vm} is being made; whether it is ours shows when it is there")
-        if not found and (_all(properties) or not properties.get("runtime.consolidationNeeded")):
+        if not found and not (merge and properties.get("runtime.consolidationNeeded") and not _all(properties)):
             self._forget(vm, key)
             return
         self._report(vm, key, tasks)

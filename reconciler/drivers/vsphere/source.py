@@ -116,8 +116,8 @@ class VsphereSource:
     def ensure_snapshot(self, vm: VmRef, key: str) -> None:
         self._snapshots.ensure(vm, key)
 
-    def drop_snapshot(self, vm: VmRef, key: str) -> None:
-        self._snapshots.drop(vm, key)
+    def drop_snapshot(self, vm: VmRef, key: str, *, merge: bool = False) -> None:
+        self._snapshots.drop(vm, key, merge)
 
     def read_changes(self, vm: VmRef, at: str | None, since: Mapping[str, str]) -> Changes:
         return self._session.run(f"changes of {vm}", lambda content: read_changes(content, self._session.site, vm, at, since))

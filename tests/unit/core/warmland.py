@@ -59,6 +59,7 @@ class WarmLand(LiveLand):
         self.chains: dict[str, list[Snap]] = {v.uuid: [] for v in vms.values()}
         self.tasks: list[tuple[str, str, Callable[[], None]]] = []  # (VM uuid, key, what ends at the next beat)
         self.leftovers: set[str] = set()  # VMs that need consolidation
+        self.theirs: set[str] = set()  # of those, where somebody else left files
         self.sloppy = False  # removals leave files behind
         self.locked = False  # the base of a running VM cannot be read
         self.beats, self.slow = 0, 1  # a pod gets on at every n-th beat
@@ -194,7 +195,8 @@ class WarmLand(LiveLand):
             raise RetryableError("Busy", key)
         snap = next((s for s in self.chains[uuid] if s.key == key), None)
         if snap is None:
-            if not self.chains[uuid]:
+            if action.merge and not self.chains[uuid]:
+                assert uuid not in self.theirs, "files are merged that somebody else left"
                 self.leftovers.discard(uuid)
             return
         readers = [p.job for p in self.pods if p.action.at == snap.id]
