@@ -112,7 +112,7 @@ class SourceDriver(Protocol):
         """Start one (no memory, no quiesce) unless one with this key is there or under way. Snapshots of others are never touched."""
         ...
 
-    def drop_snapshot(self, vm: VmRef, key: str, *, merge: bool = False) -> None:
+    def drop_snapshot(self, vm: VmRef, key: str, merge: bool = False) -> None:
         """Start its removal. Absent is success; then `merge` starts the consolidation of files that are left, beside no other snapshot."""
         ...
 

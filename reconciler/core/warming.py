@@ -194,7 +194,7 @@ def _snapshot(v: View, r: RoundRecord, mine: SourceSnapshot | None) -> Move:
         return Do(ProveOff(v.key, ref(v).provider, ref(v)), f"round {r.number}: the change ids of the snapshot are read")
     ids = {d.uuid: d.change_id for d in seen.disks if d.change_id}
     if any(d.uuid not in ids for d in v.frozen.disks):
-        return interrupt(v, mine, NO_CHANGE_IDS)
+        return Note(abandon(v, NO_CHANGE_IDS))  # written down first: once the snapshot is gone nothing tells why, and another would be made
     known = replace(r, snapshot=seen.id, change_ids={u: i for u, i in ids.items() if i}, epoch=proof.epoch or "")
     return Note(replace(v.record, rounds=(*v.record.rounds[:-1], known)))
 

@@ -130,7 +130,7 @@ def _act(action: Action, sites: Leased) -> Known[SourceVm] | Absent | Doubts | N
         case EnsureSnapshot():
             sites.source_at(action.site).ensure_snapshot(action.vm, action.snapshot)
         case DropSnapshot():
-            sites.source_at(action.site).drop_snapshot(action.vm, action.snapshot, merge=action.merge)
+            sites.source_at(action.site).drop_snapshot(action.vm, action.snapshot, action.merge)
         case EnsureCopy():
             return ensure_copy(action, sites)
         case PutMarks():

@@ -637,3 +637,20 @@ def test_row_14_a_bulk_read_that_still_shows_the_snapshot_makes_no_mark(monkeypa
     monkeypatch.undo()
     cut_over(world)
     succeed(world)
+
+
+def test_row_20_tracking_that_a_snapshot_does_not_confirm_costs_two_snapshots_and_no_more() -> None:
+    """The settings say that it is on; no snapshot tells a change id."""
+    world = land()
+    freeze = world.freeze
+
+    def without_ids(uuid: str, key: str | None) -> None:
+        freeze(uuid, key)
+        world.chains[uuid][-1].ids.clear()
+
+    world.freeze = without_ids  # type: ignore[method-assign]
+    for _ in range(200):
+        step(world)
+    assert [c.type for c in record(world).conditions] == ["VMMissingChangedBlockTracking"]
+    assert acts(world, EnsureSnapshot) == 2 and not ours(world)
+    assert [r.abandoned for r in record(world).rounds] == ["the snapshot tells no change id for some disk"] * 2

@@ -300,7 +300,7 @@ def test_a_changed_disk_holds_the_vm_with_the_guest_up_and_no_snapshot(lab: SimL
         case "added":
             lab.world.add_disk(vm, lab.store, 1, 1)
         case "grown":
-            lab.world.grow_disk(vm, vm.disks[0], 2 * MIB)
+            lab.world.grow_disk(vm, vm.disks[0], 2)
         case "removed":
             lab.world.remove_disk(vm, vm.disks[1])
     cut_over(lab)

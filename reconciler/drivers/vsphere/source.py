@@ -116,7 +116,7 @@ class VsphereSource:
     def ensure_snapshot(self, vm: VmRef, key: str) -> None:
         self._snapshots.ensure(vm, key)
 
-    def drop_snapshot(self, vm: VmRef, key: str, *, merge: bool = False) -> None:
+    def drop_snapshot(self, vm: VmRef, key: str, merge: bool = False) -> None:
         self._snapshots.drop(vm, key, merge)
 
     def read_changes(self, vm: VmRef, at: str | None, since: Mapping[str, str]) -> Changes:

@@ -342,7 +342,7 @@ class LiveLand(Toyland):
     def ensure_snapshot(self, uuid: str, key: str) -> None:
         raise NotImplementedError
 
-    def drop_snapshot(self, uuid: str, key: str) -> None:
+    def drop_snapshot(self, uuid: str, key: str, merge: bool) -> None:
         raise NotImplementedError
 
     def begin_pod(self, job: str, action: EnsureCopy, disks: Sequence[CopyDisk]) -> None:

@@ -71,10 +71,10 @@ class ToySource:
         with self.land.effect():
             self.land.ensure_snapshot(vm.uuid, key)
 
-    def drop_snapshot(self, vm: VmRef, key: str) -> None:
+    def drop_snapshot(self, vm: VmRef, key: str, merge: bool = False) -> None:
         self.land.direct(vm.uuid)
         with self.land.effect():
-            self.land.drop_snapshot(vm.uuid, key)
+            self.land.drop_snapshot(vm.uuid, key, merge)
 
 
 @dataclass

@@ -190,12 +190,12 @@ class WarmLand(LiveLand):
         assert record.rounds and record.rounds[-1].ended is None, "a snapshot is made for a round that git does not know"
         self.tasks.append((uuid, key, lambda: self.freeze(uuid, key)))
 
-    def drop_snapshot(self, uuid: str, key: str) -> None:
+    def drop_snapshot(self, uuid: str, key: str, merge: bool) -> None:
         if any(t[0] == uuid and t[1] == key for t in self.tasks):
             raise RetryableError("Busy", key)
         snap = next((s for s in self.chains[uuid] if s.key == key), None)
         if snap is None:
-            if action.merge and not self.chains[uuid]:
+            if merge and not self.chains[uuid]:
                 assert uuid not in self.theirs, "files are merged that somebody else left"
                 self.leftovers.discard(uuid)
             return
