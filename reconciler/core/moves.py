@@ -180,7 +180,7 @@ def untrue(v: View) -> tuple[Volume, ...]:
     """Volumes with proofs that somebody else has written to, or may have: with a change id or without, none is true."""
     if not target_still(v) or v.set_back:
         return v.proofs
-    return tuple(x for x in v.proofs if x.name in v.taken)
+    return tuple(x for x in v.proofs if x.name in v.taken or v.meddled(x))
 
 
 def dirty_marks(v: View) -> Move:
@@ -199,12 +199,16 @@ def target_still(v: View) -> bool:
 
 
 def undisturbed(v: View) -> bool:
-    """... nor did one since the proofs were made, as far as this branch knows, and no machine of others has a disk, so that one could."""
-    return target_still(v) and not v.set_back and not v.taken
+    """... nor did one since the proofs were made, as far as this branch knows, and nobody else has a disk: no machine, no pod."""
+    return target_still(v) and not v.set_back and not v.taken and not any(v.meddled(x) for _, x in v.volumes)
 
 
 def _guests(v: View) -> tuple[str, ...]:
     return tuple(f"pod {w.pod} on PVC {x.name}" for _, x in v.volumes for w in x.writers if w.role == "vmi" and not w.fenced)
+
+
+def _meddlers(v: View) -> str:
+    return "; ".join(f"pod {w.pod} has PVC {x.name}" for _, x in v.volumes if v.meddled(x) for w in x.writers if not (w.ours or w.role))
 
 
 def disturbed(v: View) -> Move:
@@ -214,7 +218,7 @@ def disturbed(v: View) -> Move:
     for job in v.jobs:
         if not job.deleting:
             act = DropCopy(v.key, f.destination, job.namespace, job.name, v.owner)
-            why = strangers.taken_text(v.taken) or "a guest runs, or ran, on the target disks"
+            why = strangers.taken_text(v.taken) or _meddlers(v) or "a guest runs, or ran, on the target disks"
             return Do(act, f"the copy is stopped: {why}", attempt=job.attempt + 1)
     if untrue(v):
         return dirty_marks(v)
@@ -224,6 +228,8 @@ def disturbed(v: View) -> Move:
             "this VM, which leaves it there; another Migration can move it then under another pvcNameTemplate"
         )
         return Hold("VolumeTaken", "NotUnique", text, tuple(sorted(v.taken)))
+    if meddlers := _meddlers(v):
+        return Wait(f"WriterNotFenced: {meddlers}; it may write to the disk, which is copied anew when that pod has ended")
     if target_still(v):
         return Wait("the importer Job is ending")
     guests = "; ".join(_guests(v))

@@ -29,7 +29,7 @@ from reconciler.core.actions import (
 from reconciler.core.desired import InventoryRef, MigrationSpec
 from reconciler.core.model import Milestone, Power, Result
 from reconciler.core.record import Category
-from reconciler.core.target import JobPhase, TargetVm
+from reconciler.core.target import JobPhase, TargetVm, Writer
 from reconciler.drivers.kubevirt.target import KubeVirtTarget
 from reconciler.lab.cluster.deletion import DeleteOptions, delete
 from reconciler.lab.cluster.kinds import VM, VMI
@@ -404,3 +404,40 @@ def test_row_07_one_that_is_taken_in_the_middle_of_a_copy_is_copied_anew_once_it
         give_back(lab, "VirtualMachine")
         go_on(lab, lab.ended)
         lab.assert_moved("web")
+
+
+# ---- pods of others -------------------------------------------------------------------------------------------------------------------
+
+
+def meddle(world: LiveLand, *, fenced: bool = False) -> str:
+    """Somebody's own pod mounts the first disk: a shell, a backup."""
+    pvc = pvcs(world)[0]
+    world.volumes[pvc] = replace(world.volumes[pvc], writers=(Writer("his-shell", "Running", fenced, ours=False),))
+    return pvc
+
+
+@pytest.mark.parametrize("when", ["made", "copying", "marked"])
+def test_row_07_a_disk_that_a_foreign_pod_may_have_written_to_is_copied_anew(when: str) -> None:
+    world = land(disks=2)
+    live(world, POINTS[when])
+    pvc, other = meddle(world), pvcs(world)[1]
+    acts = len(world.log)
+    go(world, 8)
+    assert "WriterNotFenced" in only(world).message and "his-shell" in only(world).message and not world.jobs
+    assert not [a for a in world.log[acts:] if isinstance(a, (EnsureCopy, StartTarget))]
+    assert (world.volumes[pvc].mark, world.volumes[pvc].watermark) == (None, None)
+    assert bool(world.volumes[other].mark) is (when == "marked")
+    world.content[world.volumes[pvc].uid] = [-1] * len(bytes_of(world, pvc))  # what it wrote
+    meddle(world, fenced=True)
+    live(world, ended)
+    assert only(world).result is Result.SUCCEEDED and "web" in world.started
+
+
+def test_row_07_pods_of_others_beside_a_target_that_runs_are_its_own_business() -> None:
+    """KubeVirt itself plugs volumes in with pods that carry no label of ours."""
+    world = land()
+    live(world, lambda w: "web" in w.started)
+    meddle(world)
+    copies = len(world.acts(EnsureCopy))
+    live(world, ended)
+    assert only(world).result is Result.SUCCEEDED and len(world.acts(EnsureCopy)) == copies
