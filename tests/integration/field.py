@@ -29,6 +29,7 @@ from tests.integration.simlab import MANIFESTS, MIGRATION, PLAN
 
 USER, PASSWORD = "svc@vsphere.local", "s3cret-of-the-vcenter"
 NAMES = ("web", "db", "batch", "Old App")
+CHECKOUT = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # pods run the code that is tested
 STATUS, LEASE = "reconciler/status", "reconciler/lease"
 
 
@@ -45,7 +46,7 @@ class Pods(SubprocessLauncher):
         self.started.append((list(argv), dict(env)))
         if "--try" not in argv:
             self.copied.update(d.uuid for d in CopySpec.from_json(Path(argv[-1]).read_text()).disks)
-        process = super().start(argv, env, cwd, log_path)
+        process = super().start(argv, {**CHECKOUT, **env}, cwd, log_path)
         os.link(log_path, self._logs / f"{len(self.started)}.log")  # the pod's own folder goes with the pod
         return process
 
