@@ -94,6 +94,7 @@ def test_workers_killed_again_and_again(field: Field) -> None:
     assert process.wait(timeout=120) == 0, field.log()[-4000:]
     field.assert_moved()
     assert max(v.attempt for v in field.records().vms.values()) > 1
+    assert max(field.pods.copied.values()) > 1, "and a second copy of a disk is counted as one"
 
 
 def workers_of(field: Field) -> set[int]:
