@@ -226,6 +226,8 @@ def _absorb(record: VmRecord, view: View) -> tuple[VmRecord, Claim | None]:
     power = view.source_power
     if power is Power.OFF:
         record = story.close(record, IntentKind.POWER_OFF_SOURCE, now)
+    elif view.shutdown_accepted:
+        record = story.accept(record, IntentKind.POWER_OFF_SOURCE, now)
     opened = [i.kind for i in record.intents if i.open]
     if power is Power.ON and IntentKind.POWER_ON_SOURCE in opened:
         record = story.close(record, IntentKind.POWER_ON_SOURCE, now)

@@ -59,12 +59,16 @@ class IntentKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Committed before the act. Closed by `done_at`, or void with a reason; a closed one is history."""
+    """Committed before the act. Closed by `done_at`, or void with a reason; a closed one is history.
+
+    accepted_at: the site took the request for a guest's shutdown, which nothing else tells until the guest is off.
+    """
 
     kind: IntentKind
     declared_at: datetime
     done_at: datetime | None = None
     void: str = ""
+    accepted_at: datetime | None = None
 
     @property
     def open(self) -> bool:

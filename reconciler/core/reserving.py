@@ -135,7 +135,7 @@ def with_owner(v: View) -> TargetVmSpec:
 
 
 def power_off(v: View) -> Move:
-    """Shut the guest down, once; then wait. After the deadline the plan's policy decides (design section 3)."""
+    """Shut the guest down, once, whoever of us asked; then wait. After the deadline the plan's policy decides (design section 3)."""
     if (unseen := out_of_sight(v)) is not None:
         return unseen
     assert isinstance(v.source, Known)
@@ -145,9 +145,8 @@ def power_off(v: View) -> Move:
     if vm.power is Power.SUSPENDED:
         return Hold("SourceChanged", "Suspended", f"{vm.name} is suspended; resume it or power it off, then this run goes on")
     f = v.frozen
-    asked = any(i.kind is IntentKind.POWER_OFF_SOURCE and i.open for i in v.record.intents)
     waited = v.timers.get("shutdown", 0.0)
-    deaf = not vm.tools_running and f.shutdown_policy is ShutdownPolicy.FORCE
+    deaf = not vm.tools_running and not v.shutdown_accepted and f.shutdown_policy is ShutdownPolicy.FORCE  # tools end early in a shutdown
     want = PowerRequest.OFF if deaf else PowerRequest.SHUTDOWN
     if waited >= f.shutdown_timeout_s:
         if f.shutdown_policy is ShutdownPolicy.FAIL:
@@ -157,7 +156,7 @@ def power_off(v: View) -> Move:
                 "Shut it down by hand, or set annotation reconciler.dev/guest-shutdown-policy: force, then start another Migration",
             )
         want = PowerRequest.OFF
-    elif asked and f"PowerSource:{want.value}" in v.acted:
+    elif v.shutdown_accepted:
         return Wait(f"the guest is shutting down ({waited:.0f} s of {f.shutdown_timeout_s:.0f} s)", ("shutdown",))
     if want is PowerRequest.OFF and f"PowerSource:{want.value}" in v.acted:
         return Wait("the source is being powered off", ("shutdown",))

@@ -87,6 +87,12 @@ def close(record: VmRecord, kind: IntentKind, now: datetime, void: str = "") -> 
     return replace(record, intents=tuple(ended(i) for i in record.intents))
 
 
+def accept(record: VmRecord, kind: IntentKind, now: datetime) -> VmRecord:
+    """The open intent of this kind was taken by the site."""
+    taken = (replace(i, accepted_at=now) if i.kind is kind and i.open and i.accepted_at is None else i for i in record.intents)
+    return replace(record, intents=tuple(taken))
+
+
 def with_outage(record: VmRecord, view: View) -> VmRecord:
     """A guest that went off since the look before, or is back. Behind hand-over only the target can bring it back."""
     known, handed_over = record.outage, record.milestone.order >= Milestone.HANDED_OVER.order

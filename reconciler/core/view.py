@@ -14,7 +14,7 @@ from hashlib import sha256
 from reconciler.core.actions import Outcome, VmKey
 from reconciler.core.copyspec import CopyResult, DiskProgress
 from reconciler.core.inventory import Inventory, SourceDisk, SourceSnapshot, SourceVm
-from reconciler.core.model import Absent, Known, Mark, MarkState, Milestone, Mode, ObjectRef, Power, Unknown, Watermark
+from reconciler.core.model import Absent, Known, Mark, MarkState, Milestone, Mode, ObjectRef, Power, PowerRequest, Unknown, Watermark
 from reconciler.core.record import Claim, FrozenDisk, FrozenVm, IntentKind, RoundRecord, VmRecord
 from reconciler.core.target import Binder, Instance, Job, Owner, PodWishes, TargetInventory, TargetVm, Volume
 
@@ -123,6 +123,13 @@ class View:
                 return vm
             case _:
                 return None
+
+    @property
+    def shutdown_accepted(self) -> bool:
+        """The site took the guest's shutdown, from this process or, as git tells, from one before it: it is not asked for again."""
+        opened = [i for i in self.record.intents if i.kind is IntentKind.POWER_OFF_SOURCE and i.open]
+        done = f"PowerSource:{PowerRequest.SHUTDOWN.value}" in self.acted
+        return bool(opened) and (done or opened[-1].accepted_at is not None)
 
     def source_disk(self, uuid: str) -> SourceDisk | None:
         match self.source:

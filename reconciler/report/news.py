@@ -170,6 +170,8 @@ def _intents(before: VmRecord, vm: VmRecord, kind: IntentKind) -> Iterator[News]
 def _intent(was: Intent | None, intent: Intent) -> Iterator[News]:
     if was is None:
         yield News(f"will {intent_words(intent)} (declared)")
+    if intent.accepted_at and intent.open and (was is None or not was.accepted_at):
+        yield News("the guest is shutting down")
     if intent.done_at and (was is None or not was.done_at):
         yield News(intent_done_words(intent))
     elif intent.void and (was is None or not was.void):

@@ -116,7 +116,9 @@ def test_an_intent_is_said_when_declared_when_done_and_when_void() -> None:
     done = replace(before, intents=(Intent(IntentKind.POWER_OFF_SOURCE, at(1), at(2)),))
     void = replace(before, intents=(Intent(IntentKind.POWER_OFF_SOURCE, at(1), void="a cancel came"),))
     assert between(before, declared)[1] == ["VM: web-01 will shut down the source guest (declared)"]
+    taken = replace(before, intents=(Intent(IntentKind.POWER_OFF_SOURCE, at(1), accepted_at=at(2)),))
     assert between(declared, done)[1] == ["VM: web-01 source went off"]
+    assert between(declared, taken)[1] == ["VM: web-01 the guest is shutting down"]
     assert between(declared, void)[1] == ["VM: web-01 will not shut down the source guest after all: a cancel came"]
 
 
