@@ -139,9 +139,8 @@ class Git:
                 out, err_bytes = process.communicate(stdin, timeout=limit_s)
             except subprocess.TimeoutExpired as err:
                 _kill(process)
-                raise RetryableError(
-                    "GitUnavailable", f"git {args[0]} with {redact(self.url)} took longer than {limit_s:g} s and was stopped"
-                ) from err
+                text = f"git {args[0]} with {redact(self.url)} took longer than {limit_s:g} s and was stopped; it is tried again. "
+                raise RetryableError("GitUnavailable", text + "Check the network and the server if that lasts") from err
             except BaseException:
                 _kill(process)
                 raise

@@ -235,6 +235,7 @@ class SimLab:
         self.cluster = Cluster(root / "cluster", self.ca, self.clock, programs={p: [p] for p in ("reconciler", INIT)}, launcher=self.inline)
         self.ttl_s = ttl_s
         self.repo = root / "repo.git"
+        self.remote, self.ssh_command = str(self.repo), ""  # how the reconciler reaches it
         self.clone = root / "clone"
         self.kind, self.pace = "cold", "{}"
         self.generation = 0
@@ -351,9 +352,10 @@ class SimLab:
     def start(self, holder: str = "", waiter: Callable[[float], None] | None = None) -> Engine:
         """A new reconciler that knows nothing."""
         self.generation += 1
-        settings = Settings(repo=str(self.repo), kubeconfig=self.kubeconfig, worker_image="w:1")
+        settings = Settings(repo=self.remote, kubeconfig=self.kubeconfig, worker_image="w:1")
         config = RepoConfig(
-            url=str(self.repo),
+            url=self.remote,
+            ssh_command=self.ssh_command or None,
             cache_dir=self.root / f"cache-{self.generation}",
             holder=holder or "sim",
             lease_ttl_s=self.ttl_s,

@@ -15,6 +15,7 @@ from typing import Any
 
 from reconciler.errors import ReconcilerError, RetryableError, TerminalError
 
+_AGAIN = "it is tried again. Check the API server, and what is between it and us, if that lasts"
 _QUOTA = re.compile(r"exceeded quota: ([^,\s]+)(?:, (requested: .*))?")
 
 
@@ -57,7 +58,7 @@ def from_reply(call: Call, status: int, body: bytes, headers: Mapping[str, str])
     if status == 429 or status >= 500:
         return RetryableError(
             "TooManyRequests" if status == 429 else "ServerError",
-            f"{call}: {call.site} answered {status}: {message}",
+            f"{call}: {call.site} answered {status}: {message}; {_AGAIN}",
             _retry_after_s(headers),
         )
     return TerminalError("Invalid", f"{call}: {call.site} answered {status} {reason}: {message}")
@@ -74,7 +75,7 @@ def without_values(text: str, data: Mapping[str, str]) -> str:
 
 def unreachable(call: Call, cause: str) -> ReconcilerError:
     """No reply: refused, reset, timed out, cut short. The effect may have landed all the same."""
-    return RetryableError("Unreachable", f"{call}: no answer from {call.site}: {cause}")
+    return RetryableError("Unreachable", f"{call}: no answer from {call.site}: {cause}; {_AGAIN}")
 
 
 def untrusted(call: Call, cause: str) -> ReconcilerError:
@@ -83,7 +84,7 @@ def untrusted(call: Call, cause: str) -> ReconcilerError:
 
 
 def bad_reply(call: Call, cause: str) -> ReconcilerError:
-    return RetryableError("BadReply", f"{call}: {call.site} sent no proper answer: {cause}")
+    return RetryableError("BadReply", f"{call}: {call.site} sent no proper answer: {cause}; {_AGAIN}")
 
 
 def name_taken(kind: str, namespace: str, name: str, remedy: str) -> TerminalError:
@@ -135,17 +136,17 @@ def _forbidden(call: Call, reason: str, message: str, raw: Mapping[str, Any]) ->
 
 
 def _not_found(call: Call, reason: str, message: str, raw: Mapping[str, Any]) -> ReconcilerError:
-    return NotFound("NotFound", f"{call}: {message}")
+    return NotFound("NotFound", f"{call}: {message}; check whether it was removed")
 
 
 def _conflict(call: Call, reason: str, message: str, raw: Mapping[str, Any]) -> ReconcilerError:
     if reason == "AlreadyExists":
         return AlreadyExists("Conflict", f"{call}: {message}")
-    return RetryableError("Conflict", f"{call}: it changed since we read it: {message}")
+    return RetryableError("Conflict", f"{call}: it changed since we read it: {message}; it is read and tried again")
 
 
 def _gone(call: Call, reason: str, message: str, raw: Mapping[str, Any]) -> ReconcilerError:
-    return RetryableError("ListExpired", f"{call}: the list grew too old while it was read page by page: {message}")
+    return RetryableError("ListExpired", f"{call}: the list grew too old while it was read page by page: {message}; it is read again")
 
 
 _BY_CODE: Mapping[int, Callable[[Call, str, str, Mapping[str, Any]], ReconcilerError]] = {

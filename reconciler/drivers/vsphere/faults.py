@@ -52,7 +52,7 @@ def explain(err: Exception, what: str, site: str, secrets: Iterable[str]) -> Rec
             f"{what}: the certificate of {site} is not trusted ({said}); put its CA into ca.crt of the secret, or pin its thumbprint",
         )
     if isinstance(err, TimeoutError):
-        return RetryableError("Timeout", f"{what}: {site} did not answer in time")
+        return RetryableError("Timeout", f"{what}: {site} did not answer in time; it is asked again. Check its load and the network if that lasts")
     if isinstance(err, vmodl.MethodFault):
         return _fault(err, what, site, said)
     if isinstance(err, socket.gaierror):
@@ -60,8 +60,11 @@ def explain(err: Exception, what: str, site: str, secrets: Iterable[str]) -> Rec
     if isinstance(err, OSError):
         return RetryableError("Unreachable", f"{what}: no connection to {site} ({said}); check that it runs and is reachable")
     if isinstance(err, HTTPException):
-        return RetryableError("Unavailable", f"{what}: {site} answered {said}")
-    return RetryableError("BrokenReply", f"{what}: the reply of {site} cannot be read ({type(err).__name__}: {said})")
+        return RetryableError("Unavailable", f"{what}: {site} answered {said}; it is asked again. Check its services if that lasts")
+    cause = f"{type(err).__name__}: {said}"
+    return RetryableError(
+        "BrokenReply", f"{what}: the reply of {site} cannot be read ({cause}); it is asked again. Check proxies on the way if that lasts"
+    )
 
 
 def _fault(err: Any, what: str, site: str, said: str) -> ReconcilerError:
@@ -77,13 +80,13 @@ def _fault(err: Any, what: str, site: str, said: str) -> ReconcilerError:
     if isinstance(err, vim.fault.ToolsUnavailable):
         return RetryableError("ToolsNotRunning", f"{what}: VMware Tools do not run in the guest; start them, or power the VM off")
     if isinstance(err, vmodl.fault.ManagedObjectNotFound):
-        return RetryableError("NotFound", f"{what}: {site} no longer has {err.obj or 'that object'}")
+        return RetryableError("NotFound", f"{what}: {site} no longer has {err.obj or 'that object'}; check whether it was removed")
     if isinstance(err, vim.fault.RestrictedVersion):
         return TerminalError("NotLicensed", f"{what}: the license of {site} does not allow it ({said})")
     name = type(err).__name__.rpartition(".")[2]
     if isinstance(err, _BUSY):
-        return RetryableError("Busy", f"{what}: {site} is busy with it ({name}: {said})")
-    return RetryableError("VendorFault", f"{what}: {site} reports {name} ({said})")
+        return RetryableError("Busy", f"{what}: {site} is busy with it ({name}: {said}); it is asked again. Check its recent tasks if that lasts")
+    return RetryableError("VendorFault", f"{what}: {site} reports {name} ({said}); it is asked again. Check its tasks and events")
 
 
 def _said(err: Exception) -> str:

@@ -62,8 +62,10 @@ def _granted(content: Any, kind: Any, ids: Sequence[str], wanted: Mapping[Right,
 
 
 def _ask(content: Any, entities: list[Any], privileges: list[str]) -> Iterator[tuple[str, frozenset[str]]]:
-    key = content.sessionManager.currentSession.key
-    for answer in content.authorizationManager.HasPrivilegeOnEntities(entities, key, privileges):
+    session = content.sessionManager.currentSession
+    if session is None:  # how a session that has expired shows here, where other calls answer with the fault
+        raise vim.fault.NotAuthenticated()
+    for answer in content.authorizationManager.HasPrivilegeOnEntities(entities, session.key, privileges):
         yield moid(answer.entity), frozenset(p.privId for p in answer.privAvailability if p.isGranted)
 
 

@@ -79,7 +79,8 @@ class Session:
         try:
             return call(content)
         except vim.fault.NotAuthenticated as err:
-            raise RetryableError("SessionLost", f"{what}: {self.site} drops each new session at once") from err
+            text = f"{what}: {self.site} dropped two sessions in a row; it is asked again. Check its limits on sessions if that lasts"
+            raise RetryableError("SessionLost", text) from err
         except CALL_ERRORS as err:
             raise self._explain(err, what) from err
 

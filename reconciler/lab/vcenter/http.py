@@ -57,7 +57,7 @@ class Response:
 
 class Listener:
     def __init__(self, context: ssl.SSLContext, port: int, clock: LabClock, serve: Callable[[Request], Response]) -> None:
-        self._context, self._clock, self._serve = context, clock, serve
+        self.context, self._clock, self._serve = context, clock, serve
         self._wanted_port = port
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -67,7 +67,7 @@ class Listener:
         return self._server.server_address[1] if self._server else self._wanted_port
 
     def start(self) -> None:
-        self._server = _Server(("127.0.0.1", self._wanted_port), self._context, self._clock, self._serve)
+        self._server = _Server(("127.0.0.1", self._wanted_port), self.context, self._clock, self._serve)
         self._wanted_port = self.port  # the same door after a restart
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="vcenter", daemon=True)
         self._thread.start()

@@ -120,6 +120,12 @@ class VCenter:
             self.world.touch()
         self._listener.stop()
 
+    def restart(self, context: ssl.SSLContext) -> None:
+        """With another certificate, at the same port; who was logged in is not any more."""
+        self.stop()
+        self._listener.context = context
+        self.start()
+
     def _inventory(self, world: World) -> Inventory:
         return Inventory(world)
 
