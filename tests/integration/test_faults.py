@@ -1,6 +1,6 @@
-"""Faults at the wire while a run goes on: whatever letter meets whichever call, the run ends with equal bytes and nothing twice.
+"""What goes wrong for longer than one call: sites and the remote away for hours, lost races, refusals that a person lifts, a deaf guest.
 
-Each run of the matrix gets one letter on every call of COLD in turn, each once: those are the calls that a cold run makes.
+Single calls that go wrong: test_fault_sweep.py, and for git test_fault_git.py.
 """
 
 from __future__ import annotations
@@ -8,48 +8,17 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from reconciler.core.model import Milestone, Result
-from reconciler.drivers.kubevirt import options
-from reconciler.drivers.vsphere import session
 from reconciler.gitrepo.git import Git
 from reconciler.lab.machines import Happening, Power
 from tests.integration.loops import TTL_S, condition, go_on, happened, machine, passes, record_of
 from tests.integration.simlab import PATH, SimLab
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-VCENTER = ("VirtualMachine.ShutdownGuest", "EventManager.QueryEvents", "GET /folder/", "PropertyCollector.WaitForUpdatesEx")
-CLUSTER = (
-    "POST /api/v1/namespaces/shop/persistentvolumeclaims",
-    "POST /api/v1/namespaces/shop/pods",
-    "POST /apis/kubevirt.io/v1/namespaces/shop/virtualmachines",
-    "DELETE /api/v1/namespaces/shop/pods/",
-    "POST /apis/batch/v1/namespaces/shop/jobs",
-    "POST /api/v1/namespaces/shop/secrets",
-    "PATCH /apis/batch/v1/namespaces/shop/jobs/",
-    "PATCH /api/v1/namespaces/shop/persistentvolumeclaims/",
-    "PATCH /apis/kubevirt.io/v1/namespaces/shop/virtualmachines/",
-    "DELETE /apis/batch/v1/namespaces/shop/jobs/",
-    "GET /api/v1/namespaces/shop/persistentvolumeclaims",
-)
-
-
-class Each:
-    """True once for each of the wanted beginnings of labels."""
-
-    def __init__(self, wanted: tuple[str, ...]) -> None:
-        self.left = list(wanted)
-
-    def __call__(self, label: str) -> bool:
-        hit = next((w for w in self.left if label.startswith(w)), None)
-        if hit is not None:
-            self.left.remove(hit)
-        return hit is not None
 
 
 def arrange(lab: SimLab, *, disks: int = 1, mib: int = 1, annotations: str = "{}") -> None:
@@ -65,33 +34,6 @@ def assert_same_end(lab: SimLab) -> None:
     assert kinds.count(Happening.OFF) == 1 and kinds.count(Happening.GUEST_SHUTDOWN) == 1, "no power action twice"
     assert len(lab.cluster.vm_starts) == 1
     assert len(lab.cluster.find_all("PersistentVolumeClaim", "shop")) == len(record_of(lab, "web").disks)
-
-
-@pytest.mark.parametrize("letter", ["R", "B", "E", "L", "T", "S"])
-def test_one_letter_on_every_call_of_a_cold_run(tmp_path: Path, letter: str) -> None:
-    with SimLab(tmp_path, ttl_s=TTL_S) as lab:
-        arrange(lab)
-        vcenter, cluster = Each(VCENTER), Each(CLUSTER)
-        lab.vcenter.faults.script(letter * len(VCENTER), vcenter)
-        lab.cluster.faults.script(letter * len(CLUSTER), cluster)
-        go_on(lab, lab.ended, seconds=1.5)
-        assert not vcenter.left and not cluster.left, "a call of the matrix never came"
-        assert_same_end(lab)
-
-
-def test_calls_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the copy's own GET: its patience is a minute."""
-    monkeypatch.setattr(session, "TIMEOUT_S", 0.4)
-    monkeypatch.setattr(options, "TargetSettings", partial(options.TargetSettings, request_timeout_s=0.4))
-    wanted = tuple(c for c in CLUSTER if c.startswith(("POST", "PATCH")))
-    with SimLab(tmp_path, ttl_s=TTL_S) as lab:
-        arrange(lab)
-        vcenter, cluster = Each(VCENTER[:2]), Each(wanted)
-        lab.vcenter.faults.script("HH", vcenter)
-        lab.cluster.faults.script("H" * len(wanted), cluster)
-        go_on(lab, lab.ended, seconds=1.5)
-        assert not vcenter.left and not cluster.left
-        assert_same_end(lab)
 
 
 def test_a_worker_killed_for_memory_is_followed_by_another_attempt(tmp_path: Path) -> None:

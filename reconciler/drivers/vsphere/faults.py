@@ -52,7 +52,9 @@ def explain(err: Exception, what: str, site: str, secrets: Iterable[str]) -> Rec
             f"{what}: the certificate of {site} is not trusted ({said}); put its CA into ca.crt of the secret, or pin its thumbprint",
         )
     if isinstance(err, TimeoutError):
-        return RetryableError("Timeout", f"{what}: {site} did not answer in time; it is asked again. Check its load and the network if that lasts")
+        return RetryableError(
+            "Timeout", f"{what}: {site} did not answer in time; it is asked again. Check its load and the network if that lasts"
+        )
     if isinstance(err, vmodl.MethodFault):
         return _fault(err, what, site, said)
     if isinstance(err, socket.gaierror):
@@ -85,7 +87,9 @@ def _fault(err: Any, what: str, site: str, said: str) -> ReconcilerError:
         return TerminalError("NotLicensed", f"{what}: the license of {site} does not allow it ({said})")
     name = type(err).__name__.rpartition(".")[2]
     if isinstance(err, _BUSY):
-        return RetryableError("Busy", f"{what}: {site} is busy with it ({name}: {said}); it is asked again. Check its recent tasks if that lasts")
+        return RetryableError(
+            "Busy", f"{what}: {site} is busy with it ({name}: {said}); it is asked again. Check its recent tasks if that lasts"
+        )
     return RetryableError("VendorFault", f"{what}: {site} reports {name} ({said}); it is asked again. Check its tasks and events")
 
 

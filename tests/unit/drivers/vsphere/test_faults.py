@@ -66,7 +66,7 @@ def test_our_own_errors_pass_as_they_are() -> None:
 def test_a_fault_does_not_show_its_structure() -> None:
     fault = vmodl.fault.SystemError(msg="disk\n  is   sad", faultMessage=[])
     ours = explain(fault, "read", "site", ())
-    assert ours.message == "read: site reports SystemError (disk is sad)"
+    assert ours.message == "read: site reports SystemError (disk is sad); it is asked again. Check its tasks and events"
 
 
 def test_secrets_are_struck_out_of_vendor_words() -> None:

@@ -1,0 +1,181 @@
+"""Each talk with the git remote goes wrong in mid-run: refused, not let in, hung, cut short, or its reply is lost after the effect.
+
+What git runs instead of ssh here starts the real upload-pack and receive-pack, or does with what they say as it was told. As in
+test_fault_sweep.py no list of talks is kept: each is met when it is first had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from reconciler.errors import ReconcilerError, TerminalError
+from reconciler.gitrepo.git import Done, Git
+from reconciler.lab.machines import Happening
+from tests.integration.loops import TTL_S, go_on, happened, machine, record_of
+from tests.integration.simlab import SimLab
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+HANG_S = 0.5
+# The last argument is the command for the other side.
+TRANSPORT = r"""#!/bin/sh
+for command; do :; done
+letter=$(cat '{letter}' 2>/dev/null)
+rm -f '{letter}'
+case "$letter" in
+R) echo "ssh: connect to host forge port 22: Connection refused" >&2; exit 255 ;;
+E) echo "git@forge: Permission denied (publickey)." >&2; exit 255 ;;
+H) exec sleep 60 ;;
+L) exec python3 '{cut}' 0 "$command" ;;
+T) exec python3 '{cut}' 20 "$command" ;;
+*) eval "exec $command" ;;
+esac
+"""
+# What the other side says first ends with an empty packet and gets through; of the rest, so many bytes. A push has its effect before.
+CUT = r"""import subprocess, sys
+kept, command = int(sys.argv[1]), sys.argv[2]
+with subprocess.Popen("exec " + command, shell=True, stdout=subprocess.PIPE) as other:
+    source, sink = other.stdout, sys.stdout.buffer
+    while (size := source.read(4)) and size != b"0000":
+        sink.write(size + source.read(max(0, int(size, 16) - 4)))
+    sink.write(size)
+    sink.flush()
+    answer = source.read() if "receive-pack" in command else source.read1()
+    other.kill()
+    sink.write(answer[:kept])
+    sink.flush()
+sys.exit(255)
+"""
+
+
+class Remote:
+    """Between the reconciler's git and the bare repo. `talks`: how often each kind of talk was had; `spoilt`: those that went wrong.
+
+    A talk that hangs takes as long as it may of the simulated time, and HANG_S of ours.
+    """
+
+    def __init__(self, lab: SimLab) -> None:
+        self.talks: Counter[str] = Counter()
+        self.spoilt: list[str] = []
+        self._lab, self._letter = lab, lab.root / "letter"
+        self._spoil: Callable[[str], str] = lambda talk: ""
+        transport = lab.root / "transport"
+        cut = lab.root / "cut.py"
+        cut.write_text(CUT)
+        transport.write_text(TRANSPORT.format(letter=self._letter, cut=cut))
+        transport.chmod(0o700)
+        lab.remote, lab.ssh_command = f"ssh://git@forge{lab.repo}", str(transport)
+
+    def script(self, letter: str, only: Callable[[str], bool]) -> None:
+        self._spoil = lambda talk: letter if only(talk) else ""
+
+    def had(self, git: Callable[..., Done], ours: Git, args: Sequence[str], stdin: bytes, timeout_s: float | None) -> Done:
+        talk = re.sub(r"\b[0-9a-f]{40}\b", "*", " ".join(a for a in args if not a.startswith("-") and "://" not in a))
+        self.talks[talk] += 1
+        letter = self._spoil(talk)
+        if not letter:
+            return git(ours, args, stdin, timeout_s)
+        self.spoilt.append(talk)
+        self._letter.write_text(letter)
+        try:
+            return git(ours, args, stdin, HANG_S if letter == "H" else 20.0)
+        finally:
+            self._letter.unlink(missing_ok=True)
+            if letter == "H":
+                self._lab.clock.sleep(timeout_s or 60.0)
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+    with SimLab(tmp_path, ttl_s=TTL_S) as lab:
+        made, git = Remote(lab), Git.run
+
+        def run(self: Git, args: Sequence[str], stdin: bytes = b"", timeout_s: float | None = None) -> Done:
+            if args[0] not in ("push", "fetch", "ls-remote"):
+                return git(self, args, stdin, timeout_s)
+            return made.had(git, self, args, stdin, timeout_s)
+
+        monkeypatch.setattr(Git, "run", run)
+        yield made
+        made.script("", lambda talk: False)
+
+
+def arrange(lab: SimLab, **vm: bool) -> None:
+    lab.vm("web", **vm)
+    lab.plan("web")
+    lab.migration()
+    lab.commit()
+
+
+def live(lab: SimLab, until: Callable[[], bool]) -> list[ReconcilerError]:
+    """As loops.go_on, through refusals too, which a running reconciler survives."""
+    met: list[ReconcilerError] = []
+    for _ in range(20):
+        try:
+            return met + go_on(lab, until, limit=200, seconds=1.5)
+        except TerminalError as err:
+            met.append(err)
+            lab.clock.sleep(1.5)
+    raise AssertionError(f"refused again and again: {met[-1]}")
+
+
+def assert_same_end(lab: SimLab) -> None:
+    lab.assert_moved("web")
+    kinds = happened(lab, "web")
+    assert [kinds.count(k) for k in (Happening.GUEST_SHUTDOWN, Happening.OFF)] == [1, 1], "no power act twice"
+    assert len(lab.cluster.vm_starts) == 1 and lab.inline.starts == 1, "one copy, one start"
+
+
+def assert_well_said(met: list[ReconcilerError]) -> None:
+    vague = [str(e) for e in met if not re.search(r"forge.*[;.] (check|let|it is)|pass starts anew|made anew", str(e), re.IGNORECASE)]
+    assert not vague, "\n".join(vague)
+
+
+class Nth:
+    def __init__(self, wanted: Callable[[str], int | None]) -> None:
+        self._seen: Counter[str] = Counter()
+        self._wanted = wanted
+
+    def __call__(self, talk: str) -> bool:
+        self._seen[talk] += 1
+        return self._seen[talk] == self._wanted(talk)
+
+
+@pytest.mark.parametrize("letter", "REHLT")
+def test_each_talk_with_the_remote_goes_wrong_once(remote: Remote, letter: str) -> None:
+    lab = remote._lab
+    arrange(lab)
+    remote.script(letter, Nth(lambda talk: 2 if "push" in talk and "status" in talk else 1))
+    met = live(lab, lab.ended)
+    assert {t.split()[0] for t in remote.spoilt} == {"ls-remote", "fetch", "push"} and len(met) >= 3
+    assert any("status" in talk for talk in remote.spoilt) and any("lease" in talk for talk in remote.spoilt)
+    assert_same_end(lab)
+    assert_well_said(met)
+
+
+@pytest.mark.parametrize("letter", ["H", "E"])
+def test_no_deadline_runs_while_the_remote_does_not_answer(remote: Remote, letter: str) -> None:
+    """A guest that is asked and deaf has 600 s; the remote takes twice that, a minute a time."""
+    lab = remote._lab
+    arrange(lab, ignores_shutdown=True)
+    go_on(lab, lambda: bool(lab.vms()) and lab.record("web").phase == "PowerOffSource")
+    go_on(lab, lambda: happened(lab, "web").count(Happening.GUEST_SHUTDOWN) == 1)
+    remote.script(letter, lambda talk: True)
+    began, talks = lab.clock.at_s, len(remote.spoilt)
+    while lab.clock.at_s - began < 1200.0:
+        with pytest.raises(ReconcilerError, match=r"GitUnavailable|AuthFailed"):
+            assert lab.engine is not None
+            lab.engine.one_pass()
+        lab.clock.sleep(3.0 if letter == "H" else 50.0)
+    assert len(remote.spoilt) - talks > 10
+    remote.script("", lambda talk: False)
+    go_on(lab, lambda: lab.reports[-1].holds_lease, seconds=3.0)
+    assert record_of(lab, "web").error is None and lab.record("web").phase == "PowerOffSource", "that time did not count"
+    lab.world.power_off(machine(lab, "web"), "somebody")
+    live(lab, lab.ended)
+    lab.assert_moved("web")
