@@ -32,6 +32,8 @@ from reconciler.wire.auth import FileAuth
 
 log = logging.getLogger(__name__)
 
+# The site refuses us, not this copy: it is mended there, or in the Secret, which the next attempt reads anew.
+_OF_THE_SITE = frozenset({"CertificateInvalid", "ThumbprintMismatch"})
 _FLUSHERS = 4
 _LANES = 16
 _BUFFER_BUDGET_BYTES = 32 << 20  # of all lanes; compare and the second read need it twice. The pod's limit is 128 MiB
@@ -152,9 +154,9 @@ def _result(copies: Sequence[DiskCopy], error: BaseException | None) -> CopyResu
 def _exit_code(error: BaseException | None) -> int:
     if error is None:
         return EXIT_DONE
-    if isinstance(error, ReconcilerError) and not isinstance(error, RetryableError):
-        return EXIT_WRONG
-    return EXIT_AGAIN
+    if not isinstance(error, ReconcilerError) or isinstance(error, RetryableError) or error.reason in _OF_THE_SITE:
+        return EXIT_AGAIN
+    return EXIT_WRONG
 
 
 @contextmanager

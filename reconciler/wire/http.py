@@ -196,7 +196,10 @@ class HttpRangeReader:
 def broken(err: OSError | http.client.HTTPException, label: str) -> ReconcilerError:
     """What ended a connection, as ours."""
     if isinstance(err, ssl.SSLCertVerificationError):
-        return TerminalError("CertificateInvalid", f"{label}: certificate is not trusted: {err.verify_message}; set cacert or a thumbprint")
+        text = (
+            f"{label}: certificate is not trusted: {err.verify_message}; renew it there if it has expired, else set cacert or a thumbprint"
+        )
+        return TerminalError("CertificateInvalid", text)
     return RetryableError("SourceUnreachable", f"{label}: {type(err).__name__}: {err}")
 
 

@@ -56,8 +56,8 @@ def read_sha1(host: str, port: int, tls: TlsSpec, timeout_s: float = 30.0) -> st
             check_thumbprint(sock, tls, f"{host}:{port}")
             digest = hashlib.sha1(sock.getpeercert(binary_form=True) or b"", usedforsecurity=False).hexdigest().upper()
     except ssl.SSLCertVerificationError as err:
-        text = f"{host}:{port}: certificate is not trusted: {err.verify_message}; set cacert or a thumbprint"
-        raise TerminalError("CertificateInvalid", text) from err
+        text = f"{host}:{port}: certificate is not trusted: {err.verify_message}; renew it there if it has expired, else set cacert or a "
+        raise TerminalError("CertificateInvalid", text + "thumbprint") from err
     except OSError as err:
         raise RetryableError("SourceUnreachable", f"{host}:{port}: {type(err).__name__}: {err}") from err
     return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))

@@ -172,7 +172,7 @@ def test_nbdkit_does_not_outlive_a_killed_worker(site: Site) -> None:
     ("want", "reason", "code"),
     [
         ({"password": "another"}, "AuthFailed", 65),
-        ({"thumbprint": "00:11"}, "ThumbprintMismatch", 65),
+        ({"thumbprint": "00:11"}, "ThumbprintMismatch", 75),
         ({"file": "[ds 1] moved.vmdk"}, "SourceNotFound", 65),
         ({"at": "open", "fail": "The disk is locked by another process"}, "SourceBusy", 75),
         ({"at": "open", "fail": "You do not have access rights to this file"}, "SourceForbidden", 65),
@@ -197,4 +197,4 @@ def test_a_vddk_that_is_not_there(site: Site, changes: dict[str, str]) -> None:
 
 def test_a_certificate_that_is_not_trusted_is_not_pinned(site: Site) -> None:
     code, result = site.run(site.spec(tls=TlsSpec(thumbprint="AA:" * 19 + "AA")))
-    assert (code, result.reason) == (65, "ThumbprintMismatch")
+    assert (code, result.reason) == (75, "ThumbprintMismatch")

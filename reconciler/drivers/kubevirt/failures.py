@@ -79,7 +79,10 @@ def unreachable(call: Call, cause: str) -> ReconcilerError:
 
 
 def untrusted(call: Call, cause: str) -> ReconcilerError:
-    remedy = 'put the issuing CA into `cacert` of the Provider\'s Secret (or set insecureSkipVerify: "true" there)'
+    remedy = (
+        "renew it there if it has expired, else put the issuing CA into `cacert` of the Provider's Secret "
+        '(or set insecureSkipVerify: "true" there)'
+    )
     return TerminalError("CertificateInvalid", f"{call}: the certificate of {call.site} is not trusted: {cause}; {remedy}")
 
 

@@ -49,7 +49,8 @@ def explain(err: Exception, what: str, site: str, secrets: Iterable[str]) -> Rec
     if isinstance(err, ssl.SSLCertVerificationError):
         return TerminalError(
             "CertificateInvalid",
-            f"{what}: the certificate of {site} is not trusted ({said}); put its CA into ca.crt of the secret, or pin its thumbprint",
+            f"{what}: the certificate of {site} is not trusted ({said}); renew it there if it has expired, else put its CA into "
+            "ca.crt of the secret, or pin its thumbprint",
         )
     if isinstance(err, TimeoutError):
         return RetryableError(
