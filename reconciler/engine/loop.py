@@ -26,7 +26,7 @@ from reconciler.engine.memory import LONGEST_GAP_S, Recollection
 from reconciler.engine.observe import Watch, live, observe
 from reconciler.engine.publish import Pace, Urgency
 from reconciler.engine.sites import ACT, Lane, Sites, settle
-from reconciler.errors import LeaseLost, RetryableError, Superseded
+from reconciler.errors import LeaseLost, RetryableError, Superseded, TerminalError
 from reconciler.manifests.load import CacheEntry, SourceFile, load, missing, wants
 from reconciler.manifests.recordstore import RecordStore
 from reconciler.manifests.resolve import resolve
@@ -227,7 +227,8 @@ class Engine:
         on_failure: Callable[[PassFailure], None] = lambda failure: None,
     ) -> None:
         """Passes until `on_pass` says False; with `once`, until nothing moves any more within `max_wait_s`. Those that git (a lost race,
-        a remote that is away) let come to nothing are told to `on_failure`, and made anew."""
+        a remote that is away) let come to nothing are told to `on_failure`, and made anew; without `once` also those that it refused
+        (a token that expired) after it had let us in."""
         quiet, still_since = 0, self._clock.monotonic()
         while True:
             try:
@@ -243,6 +244,13 @@ class Engine:
                 if once and self._clock.monotonic() - still_since >= max_wait_s:
                     raise
                 self._clock.sleep(err.retry_after_s or SLOWEST_S)
+                continue
+            except TerminalError as err:
+                if once or self._last is None:
+                    raise
+                on_failure(PassFailure(err.reason, self._lease_age_s()))
+                log.error("git refuses us; nothing is done until that is mended", extra={"reason": err.reason, "error": err.message})
+                self._clock.sleep(self._rules.poll_s)
                 continue
             if not on_pass(report):
                 return

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.core.record import VmRecord
 from reconciler.engine.loop import PassReport
-from reconciler.errors import LeaseLost, RetryableError, Superseded
+from reconciler.errors import LeaseLost, RetryableError, Superseded, TerminalError
 from reconciler.gitrepo.repo import GitRepo
 from reconciler.lab.machines import Power
 from tests.integration.loops import critical, go_on, machine, passes, record_of
@@ -96,6 +96,36 @@ def test_a_pass_that_lost_its_race_its_remote_or_its_lease_is_made_anew(
         run_once(lab)
         lab.assert_moved("web")
         assert len(calls) > 4
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_token_that_expires_ends_a_cron_run_and_not_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, once: bool) -> None:
+    real, calls, told = GitRepo.publish, [], []
+
+    def publish(self: GitRepo, changes: Mapping[str, bytes | None], message: str, base: str) -> str:
+        calls.append(message)
+        if len(calls) == 4:
+            raise TerminalError("AuthFailed", "renew the token")
+        return real(self, changes, message, base)
+
+    monkeypatch.setattr(GitRepo, "publish", publish)
+    with SimLab(tmp_path) as lab:
+        estate(lab)
+
+        def on_pass(report: PassReport) -> bool:
+            lab.reports.append(report)
+            return not lab.ended()
+
+        def live() -> None:
+            lab.start(waiter=lab.clock.sleep).run(once=once, max_wait_s=60.0, on_pass=on_pass, on_failure=told.append)
+
+        if once:
+            with pytest.raises(TerminalError, match="renew the token"):
+                live()
+        else:
+            live()
+            lab.assert_moved("web")
+            assert [failure.reason for failure in told] == ["AuthFailed"]
 
 
 def test_once_gives_up_on_a_remote_that_stays_away(tmp_path: Path) -> None:
