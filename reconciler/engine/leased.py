@@ -1,6 +1,7 @@
 """The sites as one act sees them: each call that would change something asks for the lease first, at that very moment.
 
-What it is: the one gate in front of all effects, so that no handler can forget it. What it is not: a guard: what the sites hold is judged
+What it is: the one gate in front of all effects, so that no handler can forget it; and inside a call, by permit.py, in front of each
+request that changes something. What it is not: a guard: what the sites hold is judged
 by core/guards.py. The names of a port's methods say what has an effect (ports.py): `read_` and `describe_` have none, all others may.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+from reconciler import permit
 from reconciler.core.model import ObjectRef
 from reconciler.engine.sites import Sites
 from reconciler.ports import SourceDriver, TargetDriver
@@ -40,6 +42,7 @@ class _Gate:
 
         def asked(*args: object) -> object:
             self._ask()
-            return method(*args)
+            with permit.needed(self._ask):
+                return method(*args)
 
         return asked

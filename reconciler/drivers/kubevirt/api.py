@@ -15,6 +15,7 @@ from kubernetes.client.api_client import ApiClient
 from kubernetes.client.exceptions import ApiException
 from kubernetes.client.rest import RESTResponse
 
+from reconciler import permit
 from reconciler.drivers.kubevirt import failures
 from reconciler.drivers.kubevirt.failures import Call
 from reconciler.drivers.kubevirt.labels import MANAGER, Obj
@@ -169,7 +170,9 @@ class Api:
         body: Mapping[str, Any] | None = None,
         content_type: str | None = None,
     ) -> Reply:
-        """One request. Errors: what failures.py says."""
+        """One request. Errors: what failures.py says, and for all but GET what permit.py says."""
+        if method != "GET":
+            permit.ask()
         headers = {"Content-Type": content_type} if content_type else {}
         started = self._clock.monotonic()
         response = self._request(call, method, path, query or {}, body, headers, self._timeout)

@@ -16,11 +16,13 @@ from http.client import HTTPException
 from typing import Any, Protocol
 from xml.etree.ElementTree import Element, XMLParser
 
+from reconciler import permit
 from reconciler.drivers.vsphere.sdk import SoapStubAdapter, decoder, types, vim, vmodl
 
 _XSI_TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 _XSD, _VIM = "http://www.w3.org/2001/XMLSchema", "urn:vim25"
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_ACTS = {"ShutdownGuest"}  # besides tasks
 _CHUNK_BYTES = 1 << 16
 _BULK = (
     vmodl.query.PropertyCollector.RetrieveResult,
@@ -33,6 +35,8 @@ class Stub(SoapStubAdapter):  # type: ignore[misc]
     """Thread-safe, as pyVmomi's is."""
 
     def InvokeMethod(self, mo: Any, info: Any, args: Any, outerStub: Any = None) -> Any:
+        if info.wsdlName.endswith("_Task") or info.wsdlName in _ACTS:
+            permit.ask()
         if info.result not in _BULK:
             return super().InvokeMethod(mo, info, args, outerStub)
         request = self.SerializeRequest(mo, info, args)
