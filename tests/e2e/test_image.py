@@ -74,7 +74,7 @@ def test_the_lab_runs_to_its_end(image: str) -> None:
     done = locked(image, "lab", "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert found["ok"] and len(found["disks"]) == 8 and all(disk["equal"] for disk in found["disks"])
+    assert found["ok"] and len(found["disks"]) == 9 and all(disk["equal"] for disk in found["disks"])
     print(f"\nthe lab inside the image: {len(found['vms'])} VMs in {found['seconds']} s")
 
 

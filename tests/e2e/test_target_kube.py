@@ -120,8 +120,8 @@ class RealTarget:
         return retry_conflicts(lambda: self._put(copy.deepcopy(obj)))
 
     def _put(self, obj: Json) -> Json:
-        status = obj.pop("status", None)
         kind, namespace, name = obj["kind"], obj["metadata"].get("namespace"), obj["metadata"]["name"]
+        status = obj.pop("status", None) if kind in WITH_STATUS else None  # without the subresource it is written like all else
         live = self._admin.get(kind, namespace, name)
         if live is None:
             made = self._admin.create(obj)
@@ -129,7 +129,7 @@ class RealTarget:
             obj["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
             made = self._admin.replace(obj)
         made = {**made, "kind": kind}
-        if status is not None and kind in WITH_STATUS and live is None:
+        if status is not None and live is None:
             made = self._admin.put_status(made, status) or made
         return made
 
