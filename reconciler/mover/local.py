@@ -27,6 +27,7 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _BLKZEROOUT = 0x127F  # linux/fs.h: _IO(0x12, 127), argument uint64_t[2] {start, length}
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW  # a link inside a volume is somebody else's idea
 _PAGE = 4096  # satisfies O_DIRECT and BLKZEROOUT on 512 and 4096 byte sectors alike
+_WRITE_BYTES = 512 << 10  # the page cache takes pieces as large as a write, and large ones cost a guest first use of its host's memory
 _ZEROES = memoryview(bytes(1 << 20))
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -78,7 +79,7 @@ class LocalWriter:
         done = 0
         try:
             while done < len(data):
-                done += os.pwrite(self._fd, data[done:] if done else data, offset + done)
+                done += os.pwrite(self._fd, data[done : done + _WRITE_BYTES], offset + done)
         except OSError as err:
             raise _fault(err, self._path, f"write at {offset + done}") from err
 
