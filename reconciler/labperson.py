@@ -61,10 +61,9 @@ class Person:
             self._ask(f"  cutover: {_now()}\n", "Cut shop-wave-2 over now")
 
     def _cut_one(self, vm: VmRecord) -> None:
-        first = not self._asked
         if self._once(vm.name):
-            line = f"    - {{id: {vm.id}, cutover: {_now()}}}\n"
-            self._ask(f"  vmCutover:\n{line}" if first else line, f"Cut {vm.name} over now: {EARLY[vm.name]}")
+            head = "" if "\n  vmCutover:\n" in (self.clone / WARM_RUN).read_text() else "  vmCutover:\n"
+            self._ask(f"{head}    - {{id: {vm.id}, cutover: {_now()}}}\n", f"Cut {vm.name} over now: {EARLY[vm.name]}")
 
     def _once(self, what: str) -> bool:
         """A file that is not the example's (--repo-from) is left to its owner."""

@@ -180,7 +180,7 @@ def untrue(v: View) -> tuple[Volume, ...]:
     """Volumes with proofs that somebody else has written to, or may have: with a change id or without, none is true."""
     if not target_still(v) or v.set_back:
         return v.proofs
-    return tuple(x for x in v.proofs if x.name in v.taken or v.meddled(x))
+    return tuple(x for x in v.proofs if x.name in v.taken or v.meddlers(x))
 
 
 def dirty_marks(v: View) -> Move:
@@ -200,7 +200,7 @@ def target_still(v: View) -> bool:
 
 def undisturbed(v: View) -> bool:
     """... nor did one since the proofs were made, as far as this branch knows, and nobody else has a disk: no machine, no pod."""
-    return target_still(v) and not v.set_back and not v.taken and not any(v.meddled(x) for _, x in v.volumes)
+    return target_still(v) and not v.set_back and not v.taken and not any(v.meddlers(x) for _, x in v.volumes)
 
 
 def _guests(v: View) -> tuple[str, ...]:
@@ -208,7 +208,7 @@ def _guests(v: View) -> tuple[str, ...]:
 
 
 def _meddlers(v: View) -> str:
-    return "; ".join(f"pod {w.pod} has PVC {x.name}" for _, x in v.volumes if v.meddled(x) for w in x.writers if not (w.ours or w.role))
+    return "; ".join(f"pod {pod} has PVC {x.name}" for _, x in v.volumes for pod in v.meddlers(x))
 
 
 def disturbed(v: View) -> Move:

@@ -61,7 +61,8 @@ def _told(maker: str, made: list[Stranger]) -> str:
 def takers(vms: Iterable[TargetVm], namespace: str, pvcs: Iterable[str], source: str) -> Mapping[str, TargetVm]:
     """PVC -> a machine of others that has it as a disk, running or not, made or still to be made. `source`: as in of_source."""
     wanted = frozenset(pvcs)
-    return {pvc: vm for vm in vms for pvc in sorted(vm.takes(namespace, source) & wanted)}
+    near = (vm for vm in vms if not wanted.isdisjoint(vm.claims))
+    return {pvc: vm for vm in near for pvc in sorted(vm.takes(namespace, source) & wanted)}
 
 
 def taken_text(taken: Mapping[str, TargetVm]) -> str:

@@ -237,12 +237,12 @@ class View:
 
     def _void(self, volume: Volume) -> bool:
         """Nothing that stands on it counts, whenever it was written. A machine that is off now may have run when nobody looked."""
-        return volume.phase == "Lost" or self.set_back or volume.name in self.taken or self.meddled(volume)
+        return volume.phase == "Lost" or self.set_back or volume.name in self.taken or bool(self.meddlers(volume))
 
-    def meddled(self, volume: Volume) -> bool:
+    def meddlers(self, volume: Volume) -> tuple[str, ...]:
         """Before the hand-over: a pod that is neither ours nor a guest's may write to it. Later the target has such pods, too."""
         going = self.record.milestone.order < Milestone.HANDED_OVER.order
-        return going and any(not (w.fenced or w.ours or w.role) for w in volume.writers)
+        return tuple(w.pod for w in volume.writers if going and not (w.fenced or w.ours or w.role))
 
     @property
     def proofs(self) -> tuple[Volume, ...]:

@@ -1,8 +1,8 @@
 """The sites as one act sees them: each call that would change something asks for the lease first, at that very moment.
 
 What it is: the one gate in front of all effects, so that no handler can forget it; and inside a call, by permit.py, in front of each
-request that changes something. What it is not: a guard: what the sites hold is judged
-by core/guards.py. The names of a port's methods say what has an effect (ports.py): `read_` and `describe_` have none, all others may.
+request that changes something. What it is not: a guard: what the sites hold is judged by core/guards.py. The names of a port's methods say
+what has an effect (ports.py): `read_` and `describe_` have none, all others may.
 """
 
 from __future__ import annotations

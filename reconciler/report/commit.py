@@ -6,7 +6,6 @@ milestone, intent, phase change and result; the trailer `Reconciled-From`. What 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from reconciler.core.record import ObjectStatus, Records, RunRecord, VmRecord
 from reconciler.report.escape import commit as safe
 from reconciler.report.news import News, Weight, headline, vm_news
 from reconciler.report.numbers import plural
-from reconciler.report.words import Standing, blockers, doing, phase_words, ready, standing, vm_name
+from reconciler.report.words import Standing, blockers, copied_percent, doing, phase_words, ready, standing, vm_name
 
 SUBJECT_MAX = 72
 _NAME_MAX = 40
@@ -38,6 +37,7 @@ class _Clause:
     group: str
     noun: str = "VMs"
     tail: str = ""
+    percent: int | None = None
 
 
 def message(old: Records, new: Records, problems: Sequence[Problem] = (), *, revision: str) -> str:
@@ -96,20 +96,22 @@ def _phrases(clauses: Sequence[_Clause]) -> list[tuple[str, str, str]]:
 
 def _span(members: Sequence[_Clause]) -> str:
     """How far they are, the last and the first, where each tells it."""
-    percents = sorted(int(found[1]) for m in members if (found := re.search(r" (\d+) %$", m.what)))
+    percents = sorted(m.percent for m in members if m.percent is not None)
     if len(percents) < len(members):
         return ""
     return f" {percents[0]} %" if percents[0] == percents[-1] else f" {percents[0]} to {percents[-1]} %"
 
 
 def _vm_clause(before: VmRecord | None, vm: VmRecord, news: Sequence[News]) -> _Clause:
-    head, stands = headline(news), standing(vm)
+    head, stands, percent = headline(news), standing(vm), None
     plan, who = safe(vm.plan.name, _NAME_MAX), safe(vm_name(vm), _NAME_MAX)
     if stands in (Standing.RUNNING, Standing.WAITING) or head.weight is Weight.END:
         words, group = head.words or doing(vm), head.group or phase_words(vm.phase)
+        percent = copied_percent(vm) if group == phase_words(vm.phase) else None
     else:
         head, words, group = replace(head, tail=""), doing(vm), stands.words
-    return _Clause(_rank(before, vm, head), plan, who, safe(words), safe(group), tail=safe(head.tail) if head.tail else "")
+    tail = safe(head.tail) if head.tail else ""
+    return _Clause(_rank(before, vm, head), plan, who, safe(words), safe(group), tail=tail, percent=percent)
 
 
 def _rank(before: VmRecord | None, vm: VmRecord, head: News) -> int:

@@ -144,15 +144,20 @@ def copied_words(vm: VmRecord) -> str:
     return size_of(share.done_bytes, share.total_bytes) if share.done_bytes else ""
 
 
+def copied_percent(vm: VmRecord) -> int | None:
+    """How far a first copy is that is under way."""
+    share = copied(vm)
+    return share.percent if vm.phase in _COPYING and share.total_bytes and not _copied_once(vm) else None
+
+
 def doing(vm: VmRecord) -> str:
     """What the VM is doing, in a few words: `copying 45 %`, `failed`, `waiting for its turn`."""
     stands = standing(vm)
     if stands in (Standing.RUNNING, Standing.WAITING):
         if between := rounds.state(vm):
             return between
-        share = copied(vm)
-        done = f" {share.percent} %" if vm.phase in _COPYING and share.total_bytes and not _copied_once(vm) else ""
-        return phase_words(vm.phase) + done
+        percent = copied_percent(vm)
+        return phase_words(vm.phase) + (f" {percent} %" if percent is not None else "")
     if stands is Standing.HELD:
         return f"held ({blockers(vm.conditions)[0].type})"
     if stands is Standing.UNDOING:

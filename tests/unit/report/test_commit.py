@@ -75,6 +75,13 @@ def test_copies_that_only_go_on_are_not_said_in_the_same_words_again() -> None:
     assert subjects[2] == "shop-wave-1: a copying 75 %, b copying 80 %"
 
 
+def test_those_that_are_held_are_counted_without_how_far_they_were() -> None:
+    names = ("a", "b", "c")
+    stopped = [replace(copying(n, 20), conditions=held(n).conditions) for n in names]
+    subject, _ = said(records(*(copying(n, 20) for n in names)), records(*stopped))
+    assert subject.startswith("shop-wave-1: 3 VMs") and not subject.endswith("%"), subject
+
+
 def test_several_plans() -> None:
     other = {"plan": ObjectRef(NS, "erp"), "run": ObjectRef(NS, "erp-go")}
     old = records(vm("web-01", "StartTarget"), vm("erp-01", "PowerOffSource", **other))
