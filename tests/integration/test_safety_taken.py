@@ -316,17 +316,22 @@ def shot(lab: SimLab, pvc: str) -> tuple[bytes, dict[str, Any]]:
     return lab.cluster.volume_path("shop", pvc).read_bytes(), found["spec"]
 
 
+def kept_by_a_cancel(lab: SimLab) -> None:
+    """The first run is cancelled when all is marked, and leaves its disk."""
+    add_to_spec(lab, "deleteVmOnFailMigration: false")
+    lab.commit()
+    go_on(lab, lab_marked(lab))
+    lab.migration(cancel=["web"])
+    lab.commit("cancel")
+    go_on(lab, lab.ended)
+
+
 @pytest.mark.parametrize("kind", ["VirtualMachine", "VirtualMachineInstance"])
 def test_row_21_a_kept_disk_that_somebody_took_is_told_and_stays_as_it_is(tmp_path: Path, kind: str) -> None:
     """A run fails and keeps its disk. A person takes it, and writes to it; the next run leaves it alone, its guest on, until it is free."""
     with SimLab(tmp_path, ttl_s=TTL_S) as lab:
         arrange(lab)
-        add_to_spec(lab, "deleteVmOnFailMigration: false")
-        lab.commit()
-        go_on(lab, lab_marked(lab))
-        lab.migration(cancel=["web"])
-        lab.commit("cancel")
-        go_on(lab, lab.ended)
+        kept_by_a_cancel(lab)
         frozen = lab.record("web").frozen
         assert frozen is not None and machine(lab, "web").power.value == "on"
         pvc = frozen.disks[0].pvc
@@ -359,12 +364,7 @@ def test_row_07_the_acts_look_once_more_at_whose_disk_it_is(tmp_path: Path, monk
     with SimLab(tmp_path, ttl_s=TTL_S) as lab:
         arrange(lab)
         if act == "adoption":
-            add_to_spec(lab, "deleteVmOnFailMigration: false")
-            lab.commit()
-            go_on(lab, lab_marked(lab))
-            lab.migration(cancel=["web"])
-            lab.commit("cancel")
-            go_on(lab, lab.ended)
+            kept_by_a_cancel(lab)
             lab.migration("run-2")
             lab.commit("again")
         read_vms, late = KubeVirtTarget.read_vms, []

@@ -11,13 +11,11 @@ import pytest
 
 from reconciler.core.model import Result
 from reconciler.lab.machines import Happening
+from tests.integration import test_ways_back_warm
 from tests.integration.loops import assert_bytes_of, happened
 from tests.integration.test_ways_back_warm import BLOCK, ELSEWHERE, Left, Turns, assert_given_back, lived_through
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.shared,
-]
+pytestmark = test_ways_back_warm.pytestmark
 
 ACTS = (
     "ensurevolumes",
