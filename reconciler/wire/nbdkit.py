@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 PROGRAM = "nbdkit"
 LIBRARY = "lib64/libvixDiskLib.so.*"
-_START_S, _LOOK_S, _STOP_S, _LAG_S = 30.0, 0.05, 5.0, 0.5
+_START_S, _LOOK_S, _STOP_S, _LAG_S, _FRESH_S = 30.0, 0.05, 5.0, 0.5, 2.0
 _LINES = 50
 _LINE_CHARS = 300
 _ERROR = re.compile(r"nbdkit: (?:vddk\S*: )?error: (.+)")
@@ -53,7 +53,7 @@ class VddkServer:
     def __init__(self, spec: VddkSpec, disk: CopyDisk, tls: TlsSpec, credentials: Path, clock: Clock) -> None:
         """Errors: UserError SpecInvalid; those of `read_sha1`; TerminalError VddkMissing; RetryableError NbdkitSlow."""
         self._label, self._clock = disk.label, clock
-        self._lines: deque[str] = deque(maxlen=_LINES)
+        self._lines: deque[tuple[float, str]] = deque(maxlen=_LINES)
         self._told = threading.Condition()
         self._folder = tempfile.TemporaryDirectory(prefix="vddk-")
         home = Path(self._folder.name)
@@ -80,17 +80,12 @@ class VddkServer:
         return f"nbd+unix:///?socket={quote(str(self._socket))}"
 
     def explain(self, err: ReconcilerError) -> ReconcilerError:
-        """The first error in the log since the last question says more than the hung-up connection that followed."""
+        """What the log says means more than the hung-up connection that followed it. VDDK says one failure in several lines, several
+        connections meet it, and each asks here: a line that has a meaning is waited for, and none is used up."""
         with self._told:
-            self._told.wait_for(self._errors, _LAG_S)
+            meant = self._told.wait_for(self._meaning, _LAG_S)
             said = self._errors()
-            self._lines.clear()
-        if not said:
-            return err
-        for pattern, kind, reason, remedy in _MEANINGS:
-            if found := next((text for text in said if re.search(pattern, text, re.IGNORECASE)), None):
-                return kind(reason, f"{self._label}: VDDK says: {found}; {remedy}")
-        return RetryableError("SourceIo", f"{self._label}: VDDK says: {said[0]}")
+        return meant or (RetryableError("SourceIo", f"{self._label}: VDDK says: {said[0]}; it is tried again") if said else err)
 
     def close(self) -> None:
         self._process.terminate()
@@ -109,7 +104,7 @@ class VddkServer:
         while not self._socket.exists():
             if (code := self._process.poll()) is not None:
                 self._reader.join(_STOP_S)
-                said = "; ".join(self._errors() or list(self._lines)[-1:]) or f"it ended with {code}"
+                said = "; ".join(self._errors() or [line for _, line in self._lines][-1:]) or f"it ended with {code}"
                 raise TerminalError("VddkMissing", f"{self._label}: nbdkit does not start: {said}; check the image in vddkInitImage")
             if self._clock.monotonic() >= until:
                 raise RetryableError("NbdkitSlow", f"{self._label}: nbdkit did not begin to serve within {_START_S:.0f} s")
@@ -120,11 +115,20 @@ class VddkServer:
         for line in self._process.stderr:
             log.debug("nbdkit", extra={"line": line[:_LINE_CHARS].rstrip()})
             with self._told:
-                self._lines.append(line[:_LINE_CHARS].rstrip())
+                self._lines.append((self._clock.monotonic(), line[:_LINE_CHARS].rstrip()))
                 self._told.notify_all()
 
+    def _meaning(self) -> ReconcilerError | None:
+        said = self._errors()
+        for pattern, kind, reason, remedy in _MEANINGS:
+            if found := next((text for text in said if re.search(pattern, text, re.IGNORECASE)), None):
+                return kind(reason, f"{self._label}: VDDK says: {found}; {remedy}")
+        return None
+
     def _errors(self) -> list[str]:
-        return [found[1] for line in self._lines if (found := _ERROR.search(line))]
+        """Those of the last seconds: older ones were about an attempt before."""
+        since = self._clock.monotonic() - _FRESH_S
+        return [found[1] for at, line in self._lines if at >= since and (found := _ERROR.search(line))]
 
 
 def arguments(spec: VddkSpec, disk: CopyDisk, tls: TlsSpec, credentials: Path, home: Path) -> Sequence[str]:
