@@ -88,7 +88,7 @@ def ensure_volumes(v: View) -> Move:
     if leaving := [x.name for _, x in v.volumes if x.deleting]:
         if v.binder is not None:
             return drop_binder(v)  # a PVC stays as long as a pod mounts it (finalizer kubernetes.io/pvc-protection)
-        return Wait(f"PVC {', '.join(leaving)} of an earlier run is still being deleted")
+        return Wait(f"PVC {', '.join(leaving)} is still being deleted; it is made anew once it is gone")
     if v.unfenced:
         return Wait(f"WriterNotFenced: {'; '.join(v.unfenced)} may still write")
     missing = tuple(
@@ -125,7 +125,7 @@ def reserve_vm(v: View) -> Move:
             "The source was not touched",
         )
     if taken is not None and taken.deleting:
-        return Wait(f"VirtualMachine {f.name} of an earlier run is still being deleted")
+        return Wait(f"VirtualMachine {f.name} is still being deleted; it is made anew once it is gone")
     vm = with_owner(v)
     return Do(EnsureVm(v.key, f.destination, vm), f"VirtualMachine {f.name} is made Halted, which reserves its name")
 
