@@ -142,11 +142,11 @@ def _debt(record: VmRecord, frozen: FrozenVm, desired: Desired, observed: Observ
 def _on_target(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, owner: Owner) -> Debt:
     """Writers first, then the reserved VM, then disks; each is gone before the next is begun."""
     run, site = str(record.run), frozen.destination
-    jobs = [j for j in inventory.jobs if (j.migration, j.vm) == (run, record.slug)]
+    jobs = inventory.jobs_of(run, record.slug)
     for job in jobs:
         if not job.deleting:
             return Debt(record, DropCopy(record.key, site, job.namespace, job.name, owner), f"Job {job.name} goes")
-    binders = [b for b in inventory.binders if (b.migration, b.vm) == (run, record.slug)]
+    binders = inventory.binders_of(run, record.slug)
     for binder in binders:
         if not binder.deleting:
             return Debt(record, DropBinder(record.key, site, binder.namespace, binder.name, owner), f"pod {binder.name} goes")
@@ -163,26 +163,22 @@ def _on_target(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, o
 
 def _reserved(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, source: str) -> TargetVm | None:
     """Ours, of this run, Halted. One that a person has started is theirs."""
-    for vm in inventory.vms:
-        if (vm.namespace, vm.name) != (frozen.namespace, frozen.name) or not vm.ours or vm.source != source:
-            continue
-        if vm.migration == str(record.run) and vm.power is Power.OFF and vm.run_strategy == "Halted":
-            return vm
-    return None
+    vm = inventory.machine(frozen.namespace, frozen.name)
+    ours = vm is not None and vm.ours and vm.source == source and vm.migration == str(record.run)
+    return vm if vm is not None and ours and vm.power is Power.OFF and vm.run_strategy == "Halted" else None
 
 
 def _disks(record: VmRecord, frozen: FrozenVm, inventory: TargetInventory, owner: Owner) -> Debt:
     source = record.source
-    machines = {vm.uid for vm in inventory.vms}
-    kept_by = {vm.namespace for vm in inventory.vms if (vm.namespace, vm.name) == (frozen.namespace, frozen.name)}
     mine: list[Volume] = []
     for disk in frozen.disks:
         key = f"{source.uuid if source else ''}/{disk.uuid}"
-        for x in inventory.volumes:
-            named = (x.namespace, x.name) == (frozen.namespace, disk.pvc)
-            if named and x.ours and x.key == key and x.migration == str(record.run) and not x.owners & machines:
-                mine.append(x)
-    if kept_by or any(v.users(inventory.vms) for v in mine) or any(not w.fenced and w.role not in _OURS for v in mine for w in v.writers):
+        x = inventory.volume(frozen.namespace, disk.pvc)
+        if x is not None and x.ours and x.key == key and x.migration == str(record.run) and not x.owners & inventory.machine_uids:
+            mine.append(x)
+    kept = inventory.machine(frozen.namespace, frozen.name) is not None
+    used = any(v.users(inventory.machines_with((v.name,))) for v in mine)
+    if kept or used or any(not w.fenced and w.role not in _OURS for v in mine for w in v.writers):
         return Debt(record)  # a VM of that name or of others, or a foreign pod, uses them: no longer ours to remove
     if any(not w.fenced for v in mine for w in v.writers):
         return Debt(record, wait=f"a pod may still write to the disks of {record.name}")

@@ -204,8 +204,8 @@ def _view(
         on_at=memory.seen_on.get(record.key),
     )
     if isinstance(target, Known):
-        pvcs = (d.pvc for d in frozen.disks)
-        view = replace(view, taken=strangers.takers(target.value.vms, frozen.namespace, pvcs, view.owner.source))
+        pvcs = [d.pvc for d in frozen.disks]
+        view = replace(view, taken=strangers.takers(target.value.machines_with(pvcs), frozen.namespace, pvcs, view.owner.source))
     if isinstance(target, Known) and view.jobs:
         job = view.jobs[-1]
         progress, result = observed.progress.get((frozen.destination, job.namespace, job.name), ((), None))

@@ -181,18 +181,18 @@ def _concerns(source: SourceVm, limits: Limits) -> list[Finding]:
 def _conflicts(ground: Ground, source: SourceVm) -> list[Finding]:
     own = f"{ground.index.inventory.site.uuid}/{source.uuid}"
     macs = {n.mac for n in source.nics if n.mac}
-    for vm in ground.target.vms:
-        if vm.source != own and (clash := macs & set(vm.macs)):
-            text = f"MAC {', '.join(sorted(clash))} of {source.name} is already on VirtualMachine {vm.namespace}/{vm.name}"
-            return [critical("MacConflicts", "NotValid", text, "change the MAC on one of them")]
-    return []
+    others = (vm for mac in sorted(macs) for vm in ground.target.machines_at(mac) if vm.source != own)
+    if (vm := next(others, None)) is None:
+        return []
+    text = f"MAC {', '.join(sorted(macs & set(vm.macs)))} of {source.name} is already on VirtualMachine {vm.namespace}/{vm.name}"
+    return [critical("MacConflicts", "NotValid", text, "change the MAC on one of them")]
 
 
 def _taken_over(ground: Ground, source: SourceVm) -> list[Finding]:
     """A target of this very VM that was handed over, though no claim says so: git was restored, or claims were deleted (safety 6, 7)."""
     own = f"{ground.index.inventory.site.uuid}/{source.uuid}"
-    for vm in ground.target.vms:
-        if vm.ours and vm.source == own and vm.milestone in (Milestone.HANDED_OVER, Milestone.DONE):
+    for vm in ground.target.machines_of(own):
+        if vm.ours and vm.milestone in (Milestone.HANDED_OVER, Milestone.DONE):
             text = (
                 f"{source.name} was already handed over to VirtualMachine {vm.namespace}/{vm.name} by run {vm.migration}, "
                 f"at status commit {vm.commit[:12] or 'unknown'}, of which this status branch knows nothing"
@@ -212,7 +212,8 @@ def _taken(ground: Ground, source: SourceVm, disks: list[FrozenDisk]) -> list[Fi
     """What an earlier run left may be a disk of somebody's own machine by now. A run begins all the same, and holds: it has to see to it
     that what was proven of that disk counts no more."""
     own = f"{ground.index.inventory.site.uuid}/{source.uuid}"
-    found = strangers.takers(ground.target.vms, ground.plan.target_namespace, [d.pvc for d in disks], own)
+    pvcs = [d.pvc for d in disks]
+    found = strangers.takers(ground.target.machines_with(pvcs), ground.plan.target_namespace, pvcs, own)
     if not found:
         return []
     text = f"{strangers.taken_text(found)}; {source.name} is held, with its guest as it is, while that is so"
@@ -223,16 +224,19 @@ def _taken(ground: Ground, source: SourceVm, disks: list[FrozenDisk]) -> list[Fi
 def _target_name(ground: Ground, vm: PlanVm, source: SourceVm, claimed: Mapping[str, str], findings: list[Finding]) -> str:
     own = f"{ground.index.inventory.site.uuid}/{source.uuid}"
     namespace = ground.plan.target_namespace
-    foreign = {v.name for v in ground.target.vms if v.namespace == namespace and not (v.ours and v.source == own)}
-    foreign |= {n for n, uuid in claimed.items() if uuid != source.uuid}
+
+    def foreign(name: str) -> bool:
+        there = ground.target.machine(namespace, name)
+        return claimed.get(name, source.uuid) != source.uuid or (there is not None and not (there.ours and there.source == own))
+
     asked = vm.target_name or (source.name if names.is_dns1123_subdomain(source.name) else "")
-    if asked and asked in foreign:
+    if asked and foreign(asked):
         text = f"VirtualMachine {namespace}/{asked} exists and is not ours; {source.name} cannot take that name"
         findings.append(critical("VMAlreadyExists", "NotUnique", text, "set another targetName, or remove that VM"))
     if not asked:
         text = f"{source.name!r} is not a legal name in Kubernetes and no targetName is set; it will be renamed"
         findings.append(Finding("TargetNameNotValid", Category.WARN, "NotValid", text))
-    return names.target_vm_name(source.name, vm.target_name, taken=lambda n: n in foreign, hash_of=own)
+    return names.target_vm_name(source.name, vm.target_name, taken=foreign, hash_of=own)
 
 
 def _disks(ground: Ground, vm: PlanVm, source: SourceVm, target_name: str, findings: list[Finding]) -> list[FrozenDisk]:

@@ -242,10 +242,11 @@ def lost_commits(
 ) -> tuple[str, ...]:
     """Status commits that allowed what is ours of this VM on the target, and that the branch has lost. `source`: <site uuid>/<vm uuid>."""
     uuid = source.partition("/")[2]
-    keys = {(d.pvc, f"{uuid}/{d.uuid}") for d in frozen.disks}
-    disks = (x for x in inventory.volumes if x.ours and x.namespace == frozen.namespace and (x.name, x.key) in keys)
-    vms = (x for x in inventory.vms if x.ours and x.source == source and (x.namespace, x.name) == (frozen.namespace, frozen.name))
-    commits = {x.commit for x in disks} | {x.commit for x in vms}
+    found = ((x, f"{uuid}/{d.uuid}") for d in frozen.disks if (x := inventory.volume(frozen.namespace, d.pvc)) is not None)
+    commits = {x.commit for x, key in found if x.ours and x.key == key}
+    vm = inventory.machine(frozen.namespace, frozen.name)
+    if vm is not None and vm.ours and vm.source == source:
+        commits.add(vm.commit)
     return tuple(sorted(c for c in commits if c in rewound and not c.startswith(acknowledged)))
 
 

@@ -59,7 +59,10 @@ def _told(maker: str, made: list[Stranger]) -> str:
 
 
 def takers(vms: Iterable[TargetVm], namespace: str, pvcs: Iterable[str], source: str) -> Mapping[str, TargetVm]:
-    """PVC -> a machine of others that has it as a disk, running or not, made or still to be made. `source`: as in of_source."""
+    """PVC -> a machine of others that has it as a disk, running or not, made or still to be made. `source`: as in of_source.
+
+    `vms`: at least those that have any of `pvcs`.
+    """
     wanted = frozenset(pvcs)
     near = (vm for vm in vms if not wanted.isdisjoint(vm.claims))
     return {pvc: vm for vm in near for pvc in sorted(vm.takes(namespace, source) & wanted)}

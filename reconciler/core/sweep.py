@@ -156,11 +156,11 @@ def _finished(vm: TargetVm, record: VmRecord | None, records: Records, inventory
     claim = records.claims.get((site, uuid))
     handed_over = vm.milestone in (Milestone.HANDED_OVER.value, Milestone.DONE.value)
     started = vm.power is not Power.OFF or vm.run_strategy != "Halted"
-    return handed_over or started or (claim is not None and claim.forever) or any(vm.uid in v.owners for v in inventory.volumes)
+    return handed_over or started or (claim is not None and claim.forever) or vm.uid in inventory.owner_uids
 
 
 def _of_finished_vm(volume: Volume, records: Records, inventory: TargetInventory) -> bool:
-    same = (vm for vm in inventory.vms if vm.ours and (vm.namespace, vm.source) == (volume.namespace, volume.source))
+    same = (vm for vm in inventory.machines_of(volume.source) if vm.ours and vm.namespace == volume.namespace)
     return any(vm.migration == volume.migration and _finished(vm, None, records, inventory) for vm in same)
 
 
@@ -170,7 +170,7 @@ def _hindrance(thing: Thing, inventory: TargetInventory, history: frozenset[str]
     match thing:
         case TargetVm() if thing.power is not Power.OFF or thing.run_strategy != "Halted":
             return f"it is {thing.power.value} with run strategy {thing.run_strategy}; stop it first, if it should go"
-        case Volume() if users := thing.users(inventory.vms):
+        case Volume() if users := thing.users(inventory.machines_with((thing.name,))):
             return f"{users[0]} has it as a disk; take it out of that VM first, if it should go"
         case Volume() if busy := [w.pod for w in thing.writers if not w.fenced]:
             return f"pod {busy[0]} may still use it; try again when that has ended"

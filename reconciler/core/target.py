@@ -6,14 +6,20 @@ Units: bytes, unless a name says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from hashlib import sha256
+from typing import TypeVar
 
 from reconciler.core.inventory import SiteInfo
 from reconciler.core.model import Mark, Power, Watermark
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 
 class VolumeMode(StrEnum):
@@ -333,9 +339,12 @@ class StorageClass:
     provisioner: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: its look-ups are made when first asked for, and kept
 class TargetInventory:
-    """One complete bulk read of a target site, limited to the namespaces asked for (plus cluster-wide kinds)."""
+    """One complete bulk read of a target site, limited to the namespaces asked for (plus cluster-wide kinds).
+
+    Each VM of a pass asks for its own things among those of all others: by the look-ups below, never by going through the tuples.
+    """
 
     site: SiteInfo
     namespaces: frozenset[str]
@@ -347,3 +356,74 @@ class TargetInventory:
     vms: tuple[TargetVm, ...]
     instance_types: frozenset[str] = frozenset()  # "ns/name" and "/name" for cluster-wide ones
     strangers: tuple[Stranger, ...] = ()  # of another reconciler; PVCs and VMs among them stand above too, as not ours
+
+    def machine(self, namespace: str, name: str) -> TargetVm | None:
+        return next(iter(self._machines.get((namespace, name), ())), None)
+
+    def machines_of(self, source: str) -> tuple[TargetVm, ...]:
+        """Made for this source ("<site uuid>/<vm uuid>"), as their annotation says."""
+        return self._machines_by_source.get(source, ())
+
+    def machines_at(self, mac: str) -> tuple[TargetVm, ...]:
+        return self._machines_by_mac.get(mac, ())
+
+    def machines_with(self, pvcs: Iterable[str]) -> tuple[TargetVm, ...]:
+        """That have a PVC of one of these names as a disk, in any namespace."""
+        found = (vm for pvc in pvcs for vm in self._machines_by_claim.get(pvc, ()))
+        return tuple({(vm.kind, vm.namespace, vm.name): vm for vm in found}.values())
+
+    def volume(self, namespace: str, name: str) -> Volume | None:
+        return next(iter(self._volumes.get((namespace, name), ())), None)
+
+    def jobs_of(self, run: str, vm: str) -> tuple[Job, ...]:
+        """`vm`: the record's slug."""
+        return self._jobs.get((run, vm), ())
+
+    def binders_of(self, run: str, vm: str) -> tuple[Binder, ...]:
+        return self._binders.get((run, vm), ())
+
+    @cached_property
+    def machine_uids(self) -> frozenset[str]:
+        return frozenset(vm.uid for vm in self.vms)
+
+    @cached_property
+    def owner_uids(self) -> frozenset[str]:
+        """Of whatever owns a volume."""
+        return frozenset(uid for x in self.volumes for uid in x.owners)
+
+    @cached_property
+    def _machines(self) -> Mapping[tuple[str, str], tuple[TargetVm, ...]]:
+        return _grouped(self.vms, lambda vm: ((vm.namespace, vm.name),))
+
+    @cached_property
+    def _machines_by_source(self) -> Mapping[str, tuple[TargetVm, ...]]:
+        return _grouped(self.vms, lambda vm: (vm.source,))
+
+    @cached_property
+    def _machines_by_mac(self) -> Mapping[str, tuple[TargetVm, ...]]:
+        return _grouped(self.vms, lambda vm: vm.macs)
+
+    @cached_property
+    def _machines_by_claim(self) -> Mapping[str, tuple[TargetVm, ...]]:
+        return _grouped(self.vms, lambda vm: vm.claims)
+
+    @cached_property
+    def _volumes(self) -> Mapping[tuple[str, str], tuple[Volume, ...]]:
+        return _grouped(self.volumes, lambda x: ((x.namespace, x.name),))
+
+    @cached_property
+    def _jobs(self) -> Mapping[tuple[str, str], tuple[Job, ...]]:
+        return _grouped(self.jobs, lambda job: ((job.migration, job.vm),))
+
+    @cached_property
+    def _binders(self) -> Mapping[tuple[str, str], tuple[Binder, ...]]:
+        return _grouped(self.binders, lambda pod: ((pod.migration, pod.vm),))
+
+
+def _grouped(things: Iterable[T], keys: Callable[[T], Iterable[K]]) -> Mapping[K, tuple[T, ...]]:
+    """In their order."""
+    groups: dict[K, list[T]] = defaultdict(list)
+    for thing in things:
+        for key in keys(thing):
+            groups[key].append(thing)
+    return {key: tuple(group) for key, group in groups.items()}

@@ -113,7 +113,7 @@ def doomed(v: View) -> tuple[str, ...]:
     if not v.frozen.delete_on_fail or worth_keeping(v):
         return ()
     run = str(v.record.run)
-    return tuple(x.name for _, x in v.volumes if x.migration == run and not x.owners and not x.users(v.inventory.vms))
+    return tuple(x.name for _, x in v.volumes if x.migration == run and not x.owners and not x.users(v.inventory.machines_with((x.name,))))
 
 
 def doomed_vm(v: View) -> bool:

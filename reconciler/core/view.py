@@ -188,7 +188,7 @@ class View:
     @property
     def target_vm(self) -> TargetVm | None:
         frozen = self.frozen
-        return next((v for v in self.inventory.vms if (v.namespace, v.name) == (frozen.namespace, frozen.name)), None)
+        return self.inventory.machine(frozen.namespace, frozen.name)
 
     @property
     def our_target_vm(self) -> TargetVm | None:
@@ -196,8 +196,7 @@ class View:
         return vm if vm and vm.ours and vm.source == self.owner.source else None
 
     def volume(self, disk: FrozenDisk) -> Volume | None:
-        namespace = self.frozen.namespace
-        return next((v for v in self.inventory.volumes if (v.namespace, v.name) == (namespace, disk.pvc)), None)
+        return self.inventory.volume(self.frozen.namespace, disk.pvc)
 
     def our_volume(self, disk: FrozenDisk) -> Volume | None:
         """With what of its proofs may be believed."""
@@ -268,13 +267,11 @@ class View:
     @property
     def jobs(self) -> tuple[Job, ...]:
         """Importer Jobs of this VM, newest attempt last; of earlier runs too, as long as they are in the cluster."""
-        mine = [j for j in self.inventory.jobs if j.vm == self.record.slug and j.migration == str(self.record.run)]
-        return tuple(sorted(mine, key=lambda j: j.attempt))
+        return tuple(sorted(self.inventory.jobs_of(str(self.record.run), self.record.slug), key=lambda j: j.attempt))
 
     @property
     def binder(self) -> Binder | None:
-        run, slug = str(self.record.run), self.record.slug
-        return next((b for b in self.inventory.binders if b.migration == run and b.vm == slug), None)
+        return next(iter(self.inventory.binders_of(str(self.record.run), self.record.slug)), None)
 
     # ---- marks ----
 
