@@ -29,20 +29,24 @@ spec: {{controller_max_vm_inflight: {limit}}}
 
 @dataclass
 class Passes:
-    """Of each pass: CPU seconds of the reconciler, with the git programs that it runs, and of the whole process, with both sites.
-    Of all of them: commits on the status branch."""
+    """Of each pass: CPU seconds of the reconciler (`parts_s`: deciding thread, site threads, git programs), and of the whole process, with
+    both sites. Of all of them: commits on the status branch."""
 
-    own_s: list[float]
+    parts_s: list[tuple[float, float, float]]
     whole_s: list[float]
     commits: int
 
+    @property
+    def own_s(self) -> list[float]:
+        return [sum(parts) for parts in self.parts_s]
 
-def own_s(lab: SimLab) -> float:
+
+def used_s(lab: SimLab) -> tuple[float, float, float]:
     """What the pass's thread, the threads that it hands reads and acts to, and its ended children have used so far."""
     assert lab.sites is not None
     clocks = [time.pthread_getcpuclockid(t.ident) for pool in lab.sites._pools.values() for t in pool._threads if t.ident]
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.thread_time() + sum(map(time.clock_gettime, clocks)) + children.ru_utime + children.ru_stime
+    return time.thread_time(), sum(map(time.clock_gettime, clocks)), children.ru_utime + children.ru_stime
 
 
 def names(plan: int, each: int) -> list[str]:
@@ -65,17 +69,18 @@ def fill(lab: SimLab, plans: int, each: int, limit: int) -> None:
 def live_through(lab: SimLab, passes: int, seconds: float = 0.5, after: Callable[[], None] = lambda: None) -> Passes:
     """Run to the end, with at most one commit a pass; `after` each."""
     engine = lab.start()
-    own, whole, before = [], [], 0
+    parts, whole, before = [], [], 0
     for _ in range(passes):
-        began, used = time.process_time(), own_s(lab)
+        began, used = time.process_time(), used_s(lab)
         lab.reports.append(engine.one_pass())
         whole.append(time.process_time() - began)
-        own.append(own_s(lab) - used)
+        thread, pools, git = (now - then for now, then in zip(used_s(lab), used, strict=True))
+        parts.append((thread, pools, git))
         made = commits(lab)
         assert made - before <= 1
         before = made
         if lab.ended():
-            return Passes(own, whole, made)
+            return Passes(parts, whole, made)
         after()
         del lab.reports[:-1]
         lab.clock.sleep(seconds)
@@ -132,4 +137,6 @@ def told(done: Passes) -> str:
     """The first pass reads the whole inventory."""
     own, whole = (f"{max(s):.2f} s, mean {sum(s) / len(s):.2f} s" for s in (done.own_s, done.whole_s))
     first = ", ".join(f"{s:.2f}" for s in done.own_s[:3])
-    return f"CPU of a pass: longest {own}; of the first three {first} s; with both sites longest {whole}"
+    decided, sites, git = max(done.parts_s, key=sum)
+    split = f"({decided:.2f} deciding, {sites:.2f} with the sites, {git:.2f} git)"
+    return f"CPU of a pass: longest {own} {split}; of the first three {first} s; with both sites longest {whole}"
