@@ -2,7 +2,7 @@
 
     .  pass                    R  refuse (503 / connection reset)     B  busy (the platform's own "try later")
     E  session expired         H  hang until the client gives up      L  the effect lands, the reply is lost
-    T  truncated body          S  stale read (the answer before this)
+    T  truncated body          S  stale read (the answer before, to the same question)
 
 What it is: one per site; the site's HTTP layer asks it for each request. What it is not: a switch in product code.
 `K` and `k` (the caller dies before / after the effect) are played by the tests at the client's side.

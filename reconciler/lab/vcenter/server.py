@@ -195,8 +195,11 @@ class VCenter:
         )
 
     def _stale(self, label: str, body: bytes) -> _Answered | None:
-        """The answer before this one: to the same question, else to the last of that label."""
-        return self._last.get((label, body)) or self._last.get((label, b""))
+        """The answer before this one, to the same question. A collector is asked for what is newer than a version, so that its answer
+        before may be to another one; that of a method on an object (which areas changed between two points) to another question is no
+        older state, but false."""
+        collected = self._last.get((label, b"")) if label.startswith("PropertyCollector.") else None
+        return self._last.get((label, body)) or collected
 
     def _before(self, request: Request, letter: str) -> Response | None:
         """Letters that keep the request from having its effect. R alternates between 503 and a reset connection."""
