@@ -104,6 +104,7 @@ def check_template(text: str, kind: str) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1 << 15)  # of each VM that waits, in each pass
 def render_pvc_name(
     template: str,
     *,
@@ -226,6 +227,7 @@ def target_vm_name(source_name: str, target_name: str, *, taken: Callable[[str],
 # ---- records and objects --------------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1 << 15)
 def vm_slug(name: str, identity: str) -> str:
     """File name (without suffix) of a VM's record: `web-01-3f9c2a1b`. Never empty, a safe path component, a DNS-1123 label."""
     digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -17,7 +17,7 @@ _COMMIT = re.compile(r"[^\w .,;:'()/+%=\-]")
 def clean(text: str, limit: int | None = None) -> str:
     """One line without control or invisible characters (each becomes U+FFFD), cut to `limit` characters with an ellipsis."""
     flat = " ".join(text.split())
-    seen = "".join("\ufffd" if unicodedata.category(c) in _UNSEEN else c for c in flat)
+    seen = flat if flat.isprintable() else "".join("\ufffd" if unicodedata.category(c) in _UNSEEN else c for c in flat)
     return seen if limit is None or len(seen) <= limit else seen[: max(limit - 1, 0)].rstrip() + "…"
 
 

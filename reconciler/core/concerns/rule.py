@@ -69,7 +69,7 @@ MISSING: object = _Missing()
 def read(doc: object, *path: str) -> object:
     """The value at a path of object keys, or MISSING."""
     for name in path:
-        if not isinstance(doc, Mapping) or name not in doc:
+        if not (type(doc) is dict or isinstance(doc, Mapping)) or name not in doc:  # the first is the usual case, and asked often
             return MISSING
         doc = doc[name]
     return doc
@@ -78,6 +78,8 @@ def read(doc: object, *path: str) -> object:
 def items(doc: object, *path: str) -> Sequence[object]:
     """The elements of a list; nothing when it is missing, null or no list."""
     value = read(doc, *path)
+    if isinstance(value, list | tuple):
+        return value
     return value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else ()
 
 
