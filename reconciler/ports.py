@@ -360,6 +360,7 @@ class StatusRepo(Protocol):
 
         A rejected push: fetch; if nothing under runs/ or claims/ changed since `base`, the same changes go on the new head;
         otherwise Superseded. Needs the lease; LeaseLost without it.
+        Without changes it proves that `base` is the head, to the side that takes pushes, or is Superseded.
         """
         ...
 

@@ -178,19 +178,19 @@ class Engine:
             log.info("another reconciler holds the lease; nothing is written")
             self._draft = None
             return False
-        if not self._due(urgency):
-            self._draft = after if urgency is not Urgency.NONE else None
-            self._recall.keep(decision, after)
-            return need
-        changes = publish.changes(committed, after, desired.problems)
-        text = publish.message(committed, after, desired.problems, desired.revision)
         self._draft = None
-        self._repo.publish(changes, text, committed.commit)
-        self._commits += 1
-        at = self._clock.monotonic()
-        self._committed_at = dict.fromkeys(Urgency, at)
+        if self._due(urgency):
+            changes = publish.changes(committed, after, desired.problems)
+            text = publish.message(committed, after, desired.problems, desired.revision)
+            self._repo.publish(changes, text, committed.commit)
+            self._commits += 1
+            self._committed_at = dict.fromkeys(Urgency, self._clock.monotonic())
+        else:
+            if decision.actions:
+                self._repo.publish({}, "", committed.commit)  # nothing to write, but what is acted on must be the head still
+            self._draft = after if urgency is not Urgency.NONE else None
         self._recall.keep(decision, after)
-        return True
+        return need
 
     def _due(self, urgency: Urgency) -> bool:
         age = self._clock.monotonic() - self._committed_at[urgency]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from reconciler.gitrepo.config import RepoConfig
-from reconciler.gitrepo.failure import Push, push_verdict
+from reconciler.gitrepo.failure import Push, push_verdict, pushed_ref, remote_failure
 from reconciler.gitrepo.git import Git
 
 # fast-import insists on a ref to build on. It is deleted within the same stream, so that the commit is reached by id only and two processes
@@ -43,9 +43,23 @@ def push_commit(git: Git, commit: str, branch: str) -> Push:
     """
     done = git.run(["push", "--porcelain", "--no-verify", "--", git.url, f"{commit}:refs/heads/{branch}"])
     porcelain = done.out.decode(errors="replace")
-    if f":refs/heads/{branch}\t" not in porcelain:
+    if pushed_ref(branch, porcelain) is None:
         git.check_clone("push", done)
     return push_verdict(git.url, branch, porcelain, done.err)
+
+
+def is_head(git: Git, commit: str, branch: str) -> bool:
+    """Is `commit` the branch's head, by the word of the side that takes pushes? A forge may let replicas answer what only reads.
+
+    Errors: as push_commit. Source: git-push(1): --dry-run does everything but send the updates; the flag of a ref that is there is '='.
+    """
+    done = git.run(["push", "--porcelain", "--dry-run", "--no-verify", "--", git.url, f"{commit}:refs/heads/{branch}"])
+    porcelain = done.out.decode(errors="replace")
+    found = pushed_ref(branch, porcelain)
+    if found is None:
+        git.check_clone("push", done)
+        raise remote_failure(git.url, done.err)
+    return found.flag == "="
 
 
 def fast_import_stream(config: RepoConfig, draft: Draft) -> bytes:

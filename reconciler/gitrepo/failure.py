@@ -7,6 +7,7 @@ says what each kind means. Unknown text is Retryable, never silently Terminal.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import Enum
 
 from reconciler.errors import ReconcilerError, RetryableError, TerminalError
@@ -40,6 +41,24 @@ class Push(Enum):
     RACED = "raced"
 
 
+@dataclass(frozen=True, slots=True)
+class PushedRef:
+    """What `push --porcelain` says of one ref. `flag`: '' stands for the blank of a fast-forward."""
+
+    flag: str
+    summary: str
+
+
+def pushed_ref(branch: str, porcelain: str) -> PushedRef | None:
+    """None where git said nothing of that branch. Source: git-push(1), --porcelain: `<flag> TAB <from>:<to> TAB <summary> (<reason>)`."""
+    for line in porcelain.splitlines():
+        flag, _, rest = line.partition("\t")
+        refs, _, summary = rest.partition("\t")
+        if refs.endswith(f":refs/heads/{branch}"):
+            return PushedRef(flag.strip(), summary)
+    return None
+
+
 def redact(text: str) -> str:
     """Without user info in URLs, authorization headers, secret parameters and control characters; at most 600 characters, the end kept."""
     text = _USER_INFO.sub(r"\1", text)
@@ -66,17 +85,14 @@ def remote_failure(url: str, stderr: str) -> ReconcilerError:
 def push_verdict(url: str, branch: str, porcelain: str, stderr: str) -> Push:
     """What became of the one ref of a push that ended. Raises TerminalError GitRefused and what `remote_failure` gives.
 
-    Source: git-push(1), --porcelain: `<flag> TAB <from>:<to> TAB <summary> (<reason>)`; flags blank, '*' and '=' are success.
+    Flags blank, '*' and '=' are success.
     """
-    line = next(
-        (line for line in porcelain.splitlines() if line.partition("\t")[2].partition("\t")[0].endswith(f":refs/heads/{branch}")), None
-    )
-    if line is None:
+    found = pushed_ref(branch, porcelain)
+    if found is None:
         raise remote_failure(url, stderr)
-    flag, _, rest = line.partition("\t")
-    if flag.strip() in ("", "*", "="):
+    if found.flag in ("", "*", "="):
         return Push.ACCEPTED
-    summary = rest.partition("\t")[2]
+    summary = found.summary
     if summary.startswith("[rejected]") or _RACED.search(summary) or _RACED.search(stderr):
         return Push.RACED
     if _REFUSED.search(summary):

@@ -63,6 +63,7 @@ class Lease:
         self._held: _Held | None = None
         self._seen: _Seen | None = None
         self._pushes = 0
+        self.tenure = 0  # grows each time that we take the lease: from one renewal to the next nobody else can have held it
         self._ours: dict[str, float] = {}  # our last commit, and later ones whose push got no reply -> start of that push
 
     def age_s(self) -> float | None:
@@ -97,6 +98,7 @@ class Lease:
         return False
 
     def _take(self) -> bool:
+        self.tenure += 1
         looked_at = self._clock.monotonic()
         head = self._look()
         since_s = self._ours.get(head)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from reconciler.errors import RetryableError, Superseded
 from reconciler.gitrepo.checkout import Reader
-from reconciler.gitrepo.commit import Draft, push_commit, write_commit
+from reconciler.gitrepo.commit import Draft, is_head, push_commit, write_commit
 from reconciler.gitrepo.config import RepoConfig
 from reconciler.gitrepo.failure import Push, redact
 from reconciler.gitrepo.git import Git
@@ -25,27 +25,31 @@ _DECISIVE = ("runs/", "claims/", "instance.yaml")
 
 
 class Publisher:
-    """`need_lease` raises LeaseLost; it is asked before every push, since a rejected one may have taken long."""
+    """`need_lease` raises LeaseLost; it is asked before every push, since a rejected one may have taken long. It tells the tenure:
+    while that stays the same, nobody else wrote."""
 
-    def __init__(self, git: Git, config: RepoConfig, clock: Clock, reader: Reader, need_lease: Callable[[], None]) -> None:
+    def __init__(self, git: Git, config: RepoConfig, clock: Clock, reader: Reader, need_lease: Callable[[], int]) -> None:
         self._git = git
         self._config = config
         self._clock = clock
         self._reader = reader
         self._need_lease = need_lease
         self._unanswered: list[str] = []  # our commits whose push got no reply: they may be on the branch, now or later
+        self._proven: tuple[str, int] | None = None  # what the side that takes pushes called the head, and the tenure it did so in
 
     def publish(self, changes: Mapping[str, bytes | None], message: str, base: str) -> str:
         """See ports.StatusRepo. `base` is the head that the decision was made on, "" if there was no branch."""
         decided_on = onto = self._reader.status_at(base)
         for _ in range(_ATTEMPTS):
             todo = differing(changes, onto)
+            tenure = self._need_lease()
             if not todo:
+                self._prove(onto.commit, tenure)
                 return onto.commit
-            self._need_lease()
             commit = write_commit(self._git, self._config, Draft(onto.commit, todo, message, self._clock.now()))
             if self._push(commit) is Push.ACCEPTED:
                 self._reader.moved_to(commit)
+                self._proven = (commit, tenure)
                 self._unanswered.clear()
                 self._git.tidy()
                 log.info("status published", extra={"commit": commit, "files": len(todo)})
@@ -58,6 +62,19 @@ class Publisher:
             f"branch {self._config.status_branch!r} of git remote {redact(self._config.url)} moved {_ATTEMPTS} times while we pushed; "
             "find out who else writes to it",
         )
+
+    def _prove(self, commit: str, tenure: int) -> None:
+        """Acts on what an earlier pass, or another process, decided need its commit to be the head still. What we fetched may be an old
+        answer, or older than the lease: who had it before may have written in between."""
+        if not commit or self._proven == (commit, tenure):
+            return
+        if not is_head(self._git, commit, self._config.status_branch):
+            raise Superseded(
+                "Superseded",
+                f"{commit[:12]} was read as the head of branch {self._config.status_branch!r} of git remote {redact(self._config.url)}, "
+                "but it is not where pushes go; the pass starts anew",
+            )
+        self._proven = (commit, tenure)
 
     def _push(self, commit: str) -> Push:
         """A push without a reply may have landed all the same; one look at the remote tells, if it answers."""

@@ -59,7 +59,7 @@ class GitRepo:
         with self._busy:
             self._lease.release()
 
-    def _need_lease(self) -> None:
+    def _need_lease(self) -> int:
         held = self._lease.hold()
         age = self._lease.age_s()
         if not held or age is None or age > self._config.lease_ttl_s:
@@ -68,3 +68,4 @@ class GitRepo:
                 f"the lease on branch {self._config.lease_branch!r} is not ours; another reconciler is active on this repository, "
                 "or the git remote did not answer in time",
             )
+        return self._lease.tenure

@@ -522,6 +522,56 @@ class PublishContract:
         assert repo.lease_age_s() is None
         assert remote.head(STATUS) == base
 
+    def test_what_nothing_is_written_for_must_be_the_head_still(self, remote: Remote) -> None:
+        """Safety 5: acts on a decision of before are of the head alone. Who had the lease before us may have written since we fetched."""
+        base = remote.commit(STATUS, {"runs/a": b"1"})
+        repo = held(remote, SimClock())
+        assert repo.publish({}, "", base) == base
+        theirs = remote.commit(STATUS, {"runs/a": b"2"})
+        repo.release_lease()
+        assert repo.hold_lease()
+        with pytest.raises(Superseded, match=base[:12]):
+            repo.publish({}, "", base)
+        assert remote.head(STATUS) == theirs
+        assert repo.fetch().status.commit == repo.publish({}, "", theirs) == theirs
+
+    def test_what_is_proven_is_asked_once_for_as_long_as_nobody_else_may_write(self, remote: Remote) -> None:
+        clock = SimClock()
+        base = remote.commit(STATUS, {"runs/a": b"1"})
+        repo = held(remote, clock)
+        remote.forget()
+        assert [repo.publish({}, "", base) for _ in range(3)] == [base] * 3
+        assert remote.commands() == ["push"] and remote.count(STATUS) == 1
+        for _ in range(5):
+            clock.advance(TTL_S / 2)
+            assert repo.hold_lease()
+            repo.publish({}, "", base)
+        assert remote.log().count(f":refs/heads/{STATUS}") == 1
+        head = repo.publish({"runs/a": b"2"}, "two", base)
+        remote.forget()
+        repo.publish({}, "", head)
+        assert "push" not in remote.commands()
+        repo.release_lease()
+        other = GitRepo(remote.config("cache-b", "b"), SimClock())
+        assert other.hold_lease()
+        other.release_lease()
+        repo.publish({}, "", head)
+        assert remote.log().count(f":refs/heads/{STATUS}") == 1, "another had the lease in between"
+
+    def test_a_forge_that_was_restored_is_the_head_that_pushes_meet(self, remote: Remote) -> None:
+        repo = held(remote, SimClock())
+        last_night = repo.publish({"runs/a": b"1"}, "one", "")
+        repo.publish({"runs/a": b"2"}, "two", last_night)
+        remote.git("update-ref", f"refs/heads/{STATUS}", last_night)
+        assert repo.fetch().status.commit == repo.publish({}, "", last_night) == last_night
+
+    def test_to_prove_it_the_remote_must_answer(self, remote: Remote) -> None:
+        base = remote.commit(STATUS, {"runs/a": b"1"})
+        repo = held(remote, SimClock())
+        remote.away()
+        with pytest.raises(RetryableError, match="GitUnavailable"):
+            repo.publish({}, "", base)
+
     def test_a_lease_that_was_too_old_when_its_reply_came_allows_nothing(self, remote: Remote) -> None:
         remote.before("push", "sleep 0.6")
         repo = GitRepo(replace(remote.config(), lease_ttl_s=0.3), SystemClock())

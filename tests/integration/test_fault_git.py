@@ -1,4 +1,4 @@
-"""Each talk with the git remote goes wrong in mid-run: refused, not let in, hung, cut short, or its reply is lost after the effect.
+"""Each talk with the git remote goes wrong in mid-run: refused, busy, not let in, hung, cut short, its reply lost after the effect, or old.
 
 What git runs instead of ssh here starts the real upload-pack and receive-pack, or does with what they say as it was told. As in
 test_fault_sweep.py no list of talks is kept: each is met when it is first had.
@@ -7,6 +7,7 @@ test_fault_sweep.py no list of talks is kept: each is met when it is first had.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,9 +31,11 @@ rm -f '{letter}'
 case "$letter" in
 R) echo "ssh: connect to host forge port 22: Connection refused" >&2; exit 255 ;;
 E) echo "git@forge: Permission denied (publickey)." >&2; exit 255 ;;
+B) text="ERR the server is overloaded, try later"; printf '%04x%s' $((${{#text}} + 4)) "$text" ;;
 H) exec sleep 60 ;;
 L) exec python3 '{cut}' 0 "$command" ;;
 T) exec python3 '{cut}' 20 "$command" ;;
+S) case "$command" in *receive-pack*) ;; *) command="git-upload-pack '{older}'" ;; esac; eval "exec $command" ;;
 *) eval "exec $command" ;;
 esac
 """
@@ -53,6 +56,20 @@ sys.exit(255)
 """
 
 
+class Replica:
+    """What answers reads in the place of the repo, a write behind: all objects, but the heads as they were."""
+
+    def __init__(self, repo: Path, path: Path) -> None:
+        self.path, self._repo = path, repo
+        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(path)], check=True)
+        (path / "objects/info/alternates").write_text(f"{repo / 'objects'}\n")
+        self.follow()
+
+    def follow(self) -> None:
+        heads = subprocess.run(["git", "-C", str(self._repo), "show-ref"], capture_output=True, text=True).stdout
+        (self.path / "packed-refs").write_text("".join(f"{line}\n" for line in heads.splitlines()))
+
+
 class Remote:
     """Between the reconciler's git and the bare repo. `talks`: how often each kind of talk was had; `spoilt`: those that went wrong.
 
@@ -67,7 +84,8 @@ class Remote:
         transport = lab.root / "transport"
         cut = lab.root / "cut.py"
         cut.write_text(CUT)
-        transport.write_text(TRANSPORT.format(letter=self._letter, cut=cut))
+        self.older = Replica(lab.repo, lab.root / "older.git")
+        transport.write_text(TRANSPORT.format(letter=self._letter, cut=cut, older=self.older.path))
         transport.chmod(0o700)
         lab.remote, lab.ssh_command = f"ssh://git@forge{lab.repo}", str(transport)
 
@@ -78,6 +96,8 @@ class Remote:
         talk = re.sub(r"\b[0-9a-f]{40}\b", "*", " ".join(a for a in args if not a.startswith("-") and "://" not in a))
         self.talks[talk] += 1
         letter = self._spoil(talk)
+        if args[0] == "push" and "--dry-run" not in args:
+            self.older.follow()
         if not letter:
             return git(ours, args, stdin, timeout_s)
         self.spoilt.append(talk)
@@ -146,7 +166,7 @@ class Nth:
         return self._seen[talk] == self._wanted(talk)
 
 
-@pytest.mark.parametrize("letter", "REHLT")
+@pytest.mark.parametrize("letter", "RBEHLT")
 def test_each_talk_with_the_remote_goes_wrong_once(remote: Remote, letter: str) -> None:
     lab = remote._lab
     arrange(lab)
@@ -154,6 +174,25 @@ def test_each_talk_with_the_remote_goes_wrong_once(remote: Remote, letter: str) 
     met = live(lab, lab.ended)
     assert {t.split()[0] for t in remote.spoilt} == {"ls-remote", "fetch", "push"} and len(met) >= 3
     assert any("status" in talk for talk in remote.spoilt) and any("lease" in talk for talk in remote.spoilt)
+    assert_same_end(lab)
+    assert_well_said(met)
+
+
+@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize("kind", ["ls-remote", ""])
+def test_reads_that_are_a_write_behind_again_and_again(remote: Remote, kind: str, every: int) -> None:
+    """As a forge gives them whose replicas answer. What was decided on them is dropped before it does anything."""
+    lab, seen = remote._lab, Counter[bool]()
+    arrange(lab)
+
+    def old(talk: str) -> bool:
+        seen[True] += talk.startswith(kind)
+        return talk.startswith(kind) and seen[True] % every == 0
+
+    remote.older.follow()
+    remote.script("S", old)
+    met = live(lab, lab.ended)
+    assert len(remote.spoilt) > 3 and {err.reason for err in met} <= {"Superseded"}
     assert_same_end(lab)
     assert_well_said(met)
 

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.actions import EnsureBinder, EnsureCopy, EnsureVolumes, PowerSource, PutMarks, StartTarget
+from reconciler.core.actions import Decision, EnsureBinder, EnsureCopy, EnsureVolumes, Outcome, PowerSource, PutMarks, StartTarget
 from reconciler.core.copyspec import Reader
 from reconciler.core.desired import InventoryRef, MigrationSpec, ShutdownPolicy
 from reconciler.core.inventory import SourceVm
 from reconciler.core.model import MarkState, Milestone, ObjectRef, Power, PowerRequest, Result
-from reconciler.core.record import VmRecord
+from reconciler.core.record import Records, VmRecord
 from reconciler.core.target import JobPhase
 from reconciler.drivers.vsphere.notes import Note
+from reconciler.engine.loop import Engine
 from reconciler.engine.memory import Recollection
 from reconciler.errors import Superseded
 from reconciler.lab import machines
@@ -287,6 +288,41 @@ def test_row_05_a_guard_reads_again_right_before_the_start() -> None:
     assert any(i.void for i in only(world).intents) and held(world) == ["SourceChanged"]
 
 
+def test_row_05_who_takes_the_lease_over_in_mid_pass_acts_on_nothing_older(tmp_path: Path) -> None:
+    """B fetches an intent of A to power the source off; before B has the lease, A commits the cancel and lets go of it."""
+    with SimLab(tmp_path, ttl_s=TTL_S) as lab, pytest.MonkeyPatch.context() as patch:
+        arrange(lab)
+        ours, execute = lab.start("a"), Engine._execute
+        hangs: list[Engine] = []
+
+        def acting(engine: Engine, decision: Decision, after: Records) -> tuple[Outcome, ...]:
+            if engine is ours and any(isinstance(action, PowerSource) for action in decision.actions):
+                hangs.append(engine)
+            return () if engine in hangs else execute(engine, decision, after)
+
+        patch.setattr(Engine, "_execute", acting)
+        go_on(lab, lambda: bool(hangs))
+        before = happened(lab, "web")
+        theirs = lab.start("b")
+        hold = theirs._repo.hold_lease
+
+        def late() -> bool:
+            if hangs:
+                lab.migration(cancel=["web"])
+                lab.commit("cancel")
+                ours.one_pass()
+                hangs.clear()
+                ours.close()
+            return hold()
+
+        patch.setattr(theirs._repo, "hold_lease", late)
+        with pytest.raises(Superseded, match="is not where pushes go"):
+            theirs.one_pass()
+        assert happened(lab, "web") == before, "no act"
+        go_on(lab, lab.ended, seconds=10.0)
+        assert record_of(lab, "web").result is Result.CANCELED and happened(lab, "web") == before
+
+
 SECOND_WAY = {"name: vc,": "name: vc2,", "{name: net,": "{name: net2,", "{name: store,": "{name: store2,"}
 
 
@@ -393,13 +429,15 @@ def test_row_08_a_lost_race_drops_the_whole_decision(tmp_path: Path) -> None:
         assert engine is not None
         publish, other = engine._repo.publish, tmp_path / "other"
 
-        def race(*args: Any) -> str:
+        def race(changes: Any, *args: Any) -> str:
+            if not changes:
+                return publish(changes, *args)
             lab.git("clone", "-q", "-b", "reconciler/status", str(lab.repo), str(other), cwd=tmp_path)
             path = next(other.glob("runs/**/vms/*.yaml"))
             path.write_text(path.read_text() + "# theirs\n")
             lab.git("commit", "-qam", "theirs", cwd=other)
             lab.git("push", "-q", "origin", "HEAD:reconciler/status", cwd=other)
-            return publish(*args)
+            return publish(changes, *args)
 
         acts = lab.cluster.calls.copy()
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Superseded):
