@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from reconciler.errors import RetryableError
+from reconciler.errors import RetryableError, TerminalError
+from reconciler.gitrepo.commit import is_head
 from reconciler.gitrepo.config import RepoConfig, check_distinct
 from reconciler.gitrepo.failure import redact
 from reconciler.gitrepo.git import Git
@@ -38,6 +39,7 @@ class Reader:
     def fetch(self) -> Checkout:
         """One ls-remote, then git fetch if a head moved. Errors: RetryableError BranchMissing, PathMissing, GitUnavailable."""
         desired, status = self._look()
+        status = self._newest(status)
         if desired is None:
             raise RetryableError("BranchMissing", f"git remote {self._where()} has no {self._branch_name()} yet; push the manifests there")
         heads = self._bring({DESIRED_REF: desired, STATUS_REF: status})
@@ -47,7 +49,7 @@ class Reader:
 
     def fetch_status(self) -> Tree:
         """The status branch as it is now, for a push that was rejected."""
-        _, status = self._look()
+        status = self._newest(self._look()[1])
         return self._at_status(self._bring({STATUS_REF: status})[STATUS_REF])
 
     def remote_status(self) -> str:
@@ -107,19 +109,33 @@ class Reader:
             check_distinct(config, symrefs.get("HEAD", "").removeprefix("refs/heads/") or None)
         return heads.get(self._desired_ref()), heads.get(status_ref)
 
-    def _bring(self, wanted: Mapping[str, str | None]) -> dict[str, str]:
-        """Make the objects of these heads local; the result may be newer than what was asked for, "" is a branch that is not there."""
+    def _newest(self, told: str | None) -> str | None:
+        """A status head that went back: the forge was restored, or a replica answered that has not heard of our push yet. Pushes know."""
+        known = self._seen_heads().get(STATUS_REF)
+        if known is None or told == known or (told is not None and not self.is_ancestor(told, known)):
+            return told
+        try:
+            return known if is_head(self._git, known, self._config.status_branch) else told
+        except (RetryableError, TerminalError):  # TerminalError: of one that may only read
+            return told
+
+    def _seen_heads(self) -> dict[str, str]:
         if self._heads is None:
             self._heads = self._local_heads()
-        stale = [ref for ref, commit in wanted.items() if commit is not None and self._heads.get(ref) != commit]
+        return self._heads
+
+    def _bring(self, wanted: Mapping[str, str | None]) -> dict[str, str]:
+        """Make the objects of these heads local; the result may be newer than what was asked for, "" is a branch that is not there."""
+        seen = self._seen_heads()
+        stale = [ref for ref, commit in wanted.items() if commit is not None and seen.get(ref) != commit]
         if stale:
             source = {DESIRED_REF: self._desired_ref(), STATUS_REF: f"refs/heads/{self._config.status_branch}"}
             refspecs = [
                 f"+{source[ref]}:{ref}" for ref in stale
             ]  # '+' concerns our own copy: a restored forge is followed, never overwritten
             self._git.fetch(*refspecs)
-            self._heads = self._local_heads()
-        return {ref: self._heads.get(ref, "") if commit is not None else "" for ref, commit in wanted.items()}
+            self._heads = seen = self._local_heads()
+        return {ref: seen.get(ref, "") if commit is not None else "" for ref, commit in wanted.items()}
 
     def _local_heads(self) -> dict[str, str]:
         out = self._git.local(["for-each-ref", "--format=%(refname) %(objectname)", "refs/seen/"]).decode()

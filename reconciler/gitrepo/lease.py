@@ -64,7 +64,7 @@ class Lease:
         self._seen: _Seen | None = None
         self._pushes = 0
         self.tenure = 0  # grows each time that we take the lease: from one renewal to the next nobody else can have held it
-        self._ours: dict[str, float] = {}  # our last commit, and later ones whose push got no reply -> start of that push
+        self._ours: dict[str, float] = {}  # our last commit, and later ones that may be there too -> start of the push
 
     def age_s(self) -> float | None:
         held = self._held
@@ -101,14 +101,20 @@ class Lease:
         self.tenure += 1
         looked_at = self._clock.monotonic()
         head = self._look()
-        since_s = self._ours.get(head)
-        if since_s is not None and self._clock.monotonic() - since_s < self._config.lease_ttl_s:
-            self._held = _Held(head, since_s)
+        if self._adopt(head):
             return True
         self._held = None
-        if head and since_s is None and not self._is_free(head, looked_at):
+        if head and head not in self._ours and not self._is_free(head, looked_at):
             return False
-        return self._push(head)
+        return self._push(head) or self._adopt(self._look())
+
+    def _adopt(self, head: str) -> bool:
+        """A commit of ours that is there though we were not told so is a lease like any other, from the start of its push."""
+        since_s = self._ours.get(head)
+        if since_s is None or self._clock.monotonic() - since_s >= self._config.lease_ttl_s:
+            return False
+        self._held = _Held(head, since_s)
+        return True
 
     def _is_free(self, head: str, looked_at: float) -> bool:
         """Released, unchanged for a TTL since we first saw it, or long past its written end (a cron run that died: safety 17)."""
@@ -134,17 +140,18 @@ class Lease:
         return not self._git.ensure() and self._git.run(["cat-file", "-e", f"{commit}^{{commit}}"]).code == 0
 
     def _push(self, parent: str, released: bool = False) -> bool:
-        """Put our commit on top of `parent`. False: somebody was faster."""
+        """Put our commit on top of `parent`. False: somebody was faster, or that very push, which arrived twice: an HTTP client repeats a
+        request whose kept-alive connection was cut before the answer (RFC 9110, 9.2.2, leaves that to what it knows; libcurl does)."""
         draft = Draft(parent, {}, self._message(released), self._clock.now())
         commit = write_commit(self._git, self._config, draft)
         started = self._clock.monotonic()
         try:
             verdict = push_commit(self._git, commit, self._config.lease_branch)
         except RetryableError:
-            if not released:
-                self._ours.setdefault(commit, started)
+            self._perhaps(commit, started, released)
             raise
         if verdict is Push.RACED:
+            self._perhaps(commit, started, released)
             return False
         # Pushed twice within a second it is one commit, and it may be the first push that put it there.
         started = self._ours.get(commit, started)
@@ -155,6 +162,10 @@ class Lease:
             self._git.drop()
         log.info("lease pushed", extra={"commit": commit, "released": released})
         return True
+
+    def _perhaps(self, commit: str, started: float, released: bool) -> None:
+        if not released:
+            self._ours.setdefault(commit, started)
 
     def _message(self, released: bool) -> str:
         until = (self._clock.now() + timedelta(seconds=self._config.lease_ttl_s)).strftime(_TIME)

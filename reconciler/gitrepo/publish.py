@@ -34,7 +34,7 @@ class Publisher:
         self._clock = clock
         self._reader = reader
         self._need_lease = need_lease
-        self._unanswered: list[str] = []  # our commits whose push got no reply: they may be on the branch, now or later
+        self._unanswered: list[str] = []  # our commits that may be on the branch, now or later: no reply, or a push that arrived twice
         self._proven: tuple[str, int] | None = None  # what the side that takes pushes called the head, and the tenure it did so in
 
     def publish(self, changes: Mapping[str, bytes | None], message: str, base: str) -> str:
@@ -54,6 +54,7 @@ class Publisher:
                 self._git.tidy()
                 log.info("status published", extra={"commit": commit, "files": len(todo)})
                 return commit
+            self._unanswered.append(commit)
             onto = self._reader.fetch_status()
             decided_on = self._own_among(changes, onto) or decided_on
             self._refuse_if_superseded(decided_on, onto)

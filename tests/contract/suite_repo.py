@@ -43,6 +43,7 @@ if [ -s "$here/script" ]; then
       L*) REAL "$@" > "$here/lost" 2>&1; echo 'fatal: the remote end hung up unexpectedly' >&2; exit 128 ;;
       R*) echo 'fatal: unable to access the remote: Connection refused' >&2; exit 128 ;;
       H*) exec sleep 30 ;;
+      S*) cat "$here/older"; exit ;;
     esac
   fi
 fi
@@ -155,9 +156,20 @@ class Remote:
         hook.write_text(f"#!/bin/sh\necho '{text}' >&2\nexit 1\n")
         hook.chmod(0o755)
 
+    def twice(self) -> None:
+        """Each push arrives twice and only the second is answered: HTTP clients repeat a request whose kept-alive connection was cut."""
+        hook = self.bare / "hooks" / "update"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text('#!/bin/sh\nexec git update-ref "$1" "$3" "$2"\n')
+        hook.chmod(0o755)
+
     def script(self, *faults: str) -> None:
-        """`"L push"`: the next push takes effect and its reply is lost. `R`: refused, no effect. `H`: hangs. In order."""
+        """`"L push"`: the next push takes effect and its reply is lost. `R`: refused. `H`: hangs. `S`: says `older`. In order."""
         (self.bin / "script").write_text("".join(f"{fault}\n" for fault in faults))
+
+    def older(self) -> None:
+        """Keep the heads as they are now for `S ls-remote`: what a replica says that is behind."""
+        (self.bin / "older").write_bytes(self.git("ls-remote", str(self.bare)))
 
     def before(self, command: str, shell: str) -> None:
         hook = self.bin / f"before-{command}"
@@ -465,6 +477,15 @@ class PublishContract:
         assert repo.publish({"runs/a": b"2"}, "two", base) == landed
         assert remote.count(STATUS) == 2
 
+    def test_a_push_that_arrived_twice_is_ours(self, remote: Remote) -> None:
+        repo = held(remote, SimClock())
+        base = repo.publish({"runs/a": b"1"}, "one", "")
+        remote.twice()
+        head = repo.publish({"runs/a": b"2"}, "two", base)
+        assert remote.head(STATUS) == head != base
+        assert repo.publish({"runs/a": b"3"}, "three", head) == remote.head(STATUS) != head
+        assert remote.count(STATUS) == 3
+
     def test_an_unrelated_commit_on_top_of_ours_does_not_supersede(self, remote: Remote) -> None:
         clock = SimClock()
         repo = held(remote, clock)
@@ -564,6 +585,22 @@ class PublishContract:
         repo.publish({"runs/a": b"2"}, "two", last_night)
         remote.git("update-ref", f"refs/heads/{STATUS}", last_night)
         assert repo.fetch().status.commit == repo.publish({}, "", last_night) == last_night
+
+    def test_a_replica_that_is_behind_takes_nobody_back(self, remote: Remote) -> None:
+        repo = held(remote, SimClock())
+        remote.older()
+        base = repo.publish({"runs/a": b"1"}, "one", "")
+        remote.script("S ls-remote")
+        assert repo.fetch().status.commit == base, "it says that there is no such branch"
+        remote.older()
+        head = repo.publish({"runs/a": b"2"}, "two", base)
+        repo.fetch()
+        remote.script("S ls-remote")
+        remote.forget()
+        assert repo.fetch().status.commit == head
+        assert remote.commands() == ["ls-remote", "merge-base", "push"] and remote.head(STATUS) == head
+        remote.script("S ls-remote", "R push")
+        assert repo.fetch().status.commit == head, "that pushes cannot be asked is no error; it is fetched anew"
 
     def test_to_prove_it_the_remote_must_answer(self, remote: Remote) -> None:
         base = remote.commit(STATUS, {"runs/a": b"1"})
@@ -763,6 +800,18 @@ class LeaseContract:
         assert repo.hold_lease()
         assert repo.lease_age_s() == 7
         assert remote.count(LEASE) == 1
+
+    def test_a_lease_that_arrived_twice_is_ours(self, remote: Remote) -> None:
+        clock = SimClock()
+        remote.twice()
+        repo = GitRepo(remote.config(), clock)
+        assert repo.hold_lease()
+        taken = remote.head(LEASE)
+        clock.advance(TTL_S / 2)
+        assert repo.hold_lease()
+        assert repo.lease_age_s() == 0 and remote.head(LEASE) != taken
+        repo.release_lease()
+        assert GitRepo(remote.config("cache-b", "b"), clock).hold_lease(), "it was released"
 
     def test_a_lost_reply_to_a_renewal_is_recognised_as_ours(self, remote: Remote) -> None:
         clock = SimClock()

@@ -13,7 +13,9 @@ import os
 import ssl
 import subprocess
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from tests.e2e import parts
@@ -25,6 +27,8 @@ class GitServer(ThreadingHTTPServer):
     """Serves any repository below "/", to `passwords`' users. The user named "reader" may not push.
 
     silent: connections are cut at once, as when the server is down. status: every answer is this one.
+    spoil: what goes wrong with a request that is let in, by its label ("GET git-upload-pack"), as a letter of the fault script: R cut at
+    once, B 503, E 401, H no answer, L the effect and no answer, T half of the answer, S a `replica` answers. `before_push` comes first.
     """
 
     daemon_threads = True
@@ -38,6 +42,9 @@ class GitServer(ThreadingHTTPServer):
         self.silent = False
         self.status: int | None = None
         self.requests: list[str] = []
+        self.spoil: Callable[[str], str] = lambda label: ""
+        self.before_push: Callable[[], None] = lambda: None
+        self.replica: Path | None = None
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
 
     @property
@@ -92,7 +99,27 @@ class _Exchange(BaseHTTPRequestHandler):
         elif pushes and user == _READ_ONLY:
             self._answer(403, {}, b"you may not push")
         else:
-            self._backend(path, query, body, user)
+            self._let_in(path, query, body, user)
+
+    def _let_in(self, path: str, query: str, body: bytes, user: str) -> None:
+        server = self.server
+        service = (query or path).rpartition("=" if query else "/")[2]
+        if (self.command, service) == ("POST", "git-receive-pack"):
+            server.before_push()
+        letter = server.spoil(f"{self.command} {service}")
+        match letter:
+            case "R" | "H":
+                self.close_connection = True
+                while letter == "H" and self.connection.recv(1024):
+                    pass
+            case "B":
+                self._answer(503, {"Retry-After": "1"}, b"too much to do")
+            case "E":
+                self._answer(401, {"WWW-Authenticate": 'Basic realm="forge"'}, b"that session is over")
+            case "S" if service == "git-upload-pack" and server.replica:
+                self._backend(f"{server.replica}/{path.partition('.git/')[2]}", query, body, user)
+            case _:
+                self._backend(path, query, body, user, {"L": 0.0, "T": 0.5}.get(letter, 1.0))
 
     do_GET = do_POST = serve
 
@@ -115,7 +142,8 @@ class _Exchange(BaseHTTPRequestHandler):
         wanted = self.server.passwords.get(user)
         return user if wanted is not None and hmac.compare_digest(wanted.encode(), password.encode()) else None
 
-    def _backend(self, path: str, query: str, body: bytes, user: str) -> None:
+    def _backend(self, path: str, query: str, body: bytes, user: str, part: float = 1.0) -> None:
+        """`part`: how much of the answer's body is sent before the connection is cut; of nothing there is no head either."""
         environment = {
             "PATH": os.defpath,
             "GIT_PROJECT_ROOT": "/",
@@ -134,11 +162,13 @@ class _Exchange(BaseHTTPRequestHandler):
         done = subprocess.run([self.server.backend], input=body, capture_output=True, env=environment)
         head, _, data = done.stdout.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
-        self._answer(int(fields.pop("Status", "200").split()[0]), fields, data)
+        if part:
+            self._answer(int(fields.pop("Status", "200").split()[0]), fields, data, int(len(data) * part))
+        self.close_connection |= part < 1
 
-    def _answer(self, code: int, fields: dict[str, str], body: bytes) -> None:
+    def _answer(self, code: int, fields: dict[str, str], body: bytes, sent: int | None = None) -> None:
         self.send_response(code)
         for name, value in {**fields, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[:sent])
