@@ -19,6 +19,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _LONGEST = 600
 
 _HOST_KEY = re.compile(r"host key verification failed|remote host identification has changed|no .*host key is known", re.IGNORECASE)
+# libcurl over OpenSSL and over GnuTLS; the two word it alike only this far.
+_CERTIFICATE = re.compile(r"certificate problem|certificate verif|self.signed certificate", re.IGNORECASE)
 _AUTH = re.compile(
     r"authentication failed|could not read (?:username|password)|terminal prompts disabled|permission denied \(|access denied"
     r"|returned error: 40[13]|invalid (?:username or password|credentials)|unable to read askpass response",
@@ -78,6 +80,12 @@ def remote_failure(url: str, stderr: str) -> ReconcilerError:
     if _AUTH.search(stderr):
         return TerminalError(
             "AuthFailed", f"git remote {where} does not accept our credentials; check the helper, askpass file or ssh key: {said}"
+        )
+    if _CERTIFICATE.search(stderr):
+        return RetryableError(
+            "GitUnavailable",
+            f"git remote {where}: its certificate is not trusted; renew it there if it has expired, else put its CA where git finds it "
+            f"(http.sslCAInfo, GIT_SSL_CAINFO): {said}",
         )
     return RetryableError("GitUnavailable", f"git remote {where} cannot be used now; check the URL, the network and the server: {said}")
 

@@ -108,7 +108,7 @@ def test_a_certificate_of_an_unknown_ca_gets_no_request(remote: HttpRemote, tmp_
     other = LabCa(tmp_path / "other-ca")
     config = remote.config()
     before = len(remote.server.requests)
-    with pytest.raises(RetryableError, match="certificate"):
+    with pytest.raises(RetryableError, match=r"its certificate is not trusted; renew it"):
         GitRepo(replace(config, environment={**config.environment, "GIT_SSL_CAINFO": str(other.path)}), SimClock()).fetch()
     assert len(remote.server.requests) == before
 

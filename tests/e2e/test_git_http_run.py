@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from reconciler.gitrepo.git import Done, Git
+from reconciler.lab.machines import Happening
 from reconciler.lab.tls import LabCa
 from tests.e2e.git_http import GitServer
 from tests.integration.gitremote import Replica, arrange, assert_same_end, assert_well_said, live
-from tests.integration.loops import TTL_S
+from tests.integration.loops import TTL_S, go_on, happened, machine, passes, record_of
 from tests.integration.simlab import SimLab
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -95,3 +96,19 @@ def test_replicas_that_are_a_write_behind(lab: SimLab, server: GitServer, every:
     assert sum(n // every for label, n in made.items() if "upload" in label) > 5
     assert_same_end(lab)
     assert_well_said(met, "127.0.0.1")
+
+
+def test_no_deadline_runs_while_the_certificate_has_expired(lab: SimLab, server: GitServer, e2e_ca: LabCa) -> None:
+    """A guest that is asked and deaf has 600 s; for twice that nobody looks. Renewed it goes on."""
+    machine(lab, "web").ignores_shutdown = True
+    go_on(lab, lambda: happened(lab, "web").count(Happening.GUEST_SHUTDOWN) == 1, seconds=1.5)
+    server.context = e2e_ca.server_context("forge", -1)[0]
+    met = passes(lab, 40, seconds=30.0)
+    assert len(met) == 40 and {err.reason for err in met} == {"GitUnavailable"}
+    assert all("renew it there if it has expired" in str(err) and server.url in str(err) for err in met)
+    server.context = e2e_ca.server_context("forge")[0]
+    passes(lab, 5, seconds=1.5)
+    assert record_of(lab, "web").error is None and record_of(lab, "web").phase == "PowerOffSource", "that time did not count"
+    lab.world.power_off(machine(lab, "web"), "somebody")
+    live(lab, lab.ended)
+    lab.assert_moved("web")

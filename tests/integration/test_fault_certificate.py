@@ -1,4 +1,7 @@
-"""The vCenter's certificate expires in mid-run: it is said, nothing is decided on what is not seen, and renewed it goes on."""
+"""A site's certificate expires in mid-run: it is said, nothing is decided on what is not seen, and renewed it goes on.
+
+The vCenter's and the API server's; that of a git server is in the e2e tier.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,11 @@ from tests.integration.simlab import Ended, SimLab
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def present(lab: SimLab, days: int) -> None:
+def present(lab: SimLab, days: int, site: str = "vcenter") -> None:
     """A certificate of the lab's CA that holds for so many days; below zero: that has expired."""
+    if site == "cluster":
+        lab.cluster.present(days)
+        return
     lab.vcenter.restart(lab.ca.server_context(lab.vcenter.certificate, days)[0])
 
 
@@ -26,8 +32,9 @@ def arrange(lab: SimLab, **vm: bool) -> None:
     lab.commit()
 
 
-def assert_told(lab: SimLab, text: str) -> None:
-    assert f"127.0.0.1:{lab.vcenter.port}" in text and "expired" in text and "renew it" in text, text
+def assert_told(lab: SimLab, text: str, site: str = "vcenter") -> None:
+    where = lab.cluster.url if site == "cluster" else f"127.0.0.1:{lab.vcenter.port}"
+    assert where in text and "expired" in text and "renew it" in text, text
 
 
 def assert_same_end(lab: SimLab) -> None:
@@ -39,21 +46,22 @@ def assert_same_end(lab: SimLab) -> None:
 
 
 @pytest.mark.parametrize("phase", ["PowerOffSource", "CopyDisks", "HandOver"])
-def test_no_deadline_runs_while_the_certificate_has_expired(tmp_path: Path, phase: str) -> None:
+@pytest.mark.parametrize("site", ["vcenter", "cluster"])
+def test_no_deadline_runs_while_the_certificate_has_expired(tmp_path: Path, site: str, phase: str) -> None:
     """With the guest asked and deaf, its 60 s are not up after twenty minutes."""
     with SimLab(tmp_path, ttl_s=TTL_S) as lab:
         arrange(lab, ignores_shutdown=phase == "PowerOffSource")
         go_on(lab, lambda: any(v.phase == phase for v in lab.vms()))
         if phase == "PowerOffSource":
             go_on(lab, lambda: happened(lab, "web").count(Happening.GUEST_SHUTDOWN) == 1)
-        present(lab, -1)
+        present(lab, -1, site)
         acts = [k for k in happened(lab, "web") if k is not Happening.GUEST_SHUTDOWN]
         passes(lab, 40, seconds=30.0)
         record = record_of(lab, "web")
         assert record.error is None and record.result is None and record.phase == phase
-        assert_told(lab, record.message)
+        assert_told(lab, record.message, site)
         assert [k for k in happened(lab, "web") if k is not Happening.GUEST_SHUTDOWN] == acts and not lab.cluster.vm_starts
-        present(lab, 30)
+        present(lab, 30, site)
         if phase == "PowerOffSource":
             passes(lab, 5, seconds=1.0)
             assert record_of(lab, "web").error is None, "that time did not count"

@@ -79,11 +79,19 @@ class ApiServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         _sever(self.socket)
         if self._thread.is_alive():
             self._thread.join()
+        self._sever_all()
+        self.server_close()  # joins the connections' threads
+
+    def present(self, context: ssl.SSLContext) -> None:
+        """From now on another certificate; who is connected has to come again."""
+        self._context = context
+        self._sever_all()
+
+    def _sever_all(self) -> None:
         with self._guard:
             left = list(self._open)
         for connection in left:
             _sever(connection)
-        self.server_close()  # joins the connections' threads
 
 
 def _sever(connection: socket.socket) -> None:

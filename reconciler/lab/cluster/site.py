@@ -115,6 +115,10 @@ class Cluster:
         with self.store.lock:
             self._kubelets.stop()
 
+    def present(self, days: int) -> None:
+        """Another certificate of the same CA, for so many days; below zero: one that has expired."""
+        self._server.present(self._ca.server_context("cluster", days)[0])
+
     def __enter__(self) -> Self:
         self.start()
         return self
