@@ -185,6 +185,7 @@ def _power_source(action: PowerSource, sites: Leased) -> None:
 def _start_target(action: StartTarget, sites: Leased) -> None:
     target = sites.target_at(action.site)
     volumes = tuple((uuid, target.read_volume(action.namespace, pvc)) for pvc, uuid in action.volumes)
+    _ask(guards.taken(target.read_vms(action.namespace), action.namespace, (pvc for pvc, _ in action.volumes), action.owner.source))
     vm = target.read_vm(action.namespace, action.name)
     source = sites.source_at(action.source.provider).read_vm(action.source)
     _ask(guards.may_start_target(source, action.source.uuid, action.epoch, action.number, vm, volumes, action.owner.source))

@@ -179,7 +179,7 @@ def snapshot_gone(world: LiveLand) -> None:
         *(("PowerSource:shutdown", m) for m in (source_gone, target_on, target_gone)),
         *(("PowerSource:on", m) for m in (source_gone, target_on, target_about_to_start)),
         *(("StartTarget", m) for m in (source_on, source_ran, source_gone, disk_added)),
-        *(("StartTarget", m) for m in (target_ran, target_gone, target_foreign, pvc_gone, pvc_written, mark_dirty)),
+        *(("StartTarget", m) for m in (target_ran, target_gone, target_foreign, pvc_gone, pvc_written, pvc_used, mark_dirty)),
         *(("DropTargetVm", m) for m in (target_on, target_about_to_start)),
         *(("DropVolumes", m) for m in (pvc_written, pvc_used)),
     ],
