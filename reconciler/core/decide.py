@@ -159,7 +159,7 @@ def _step(
         draft.claims[(claim.site_uuid, claim.vm_uuid)] = claim
     if isinstance(view.target, Unknown):
         return _blocked(record, Condition("Retrying", True, Category.WARN, view.target.reason, view.target.message), now)
-    record = story.with_disks(record, view)
+    record = replace(story.with_disks(record, view), spoilt=view.spoilt)
     view = replace(view, record=record, claim=claim)
     held = runs.hold_of(run, record, view, desired, observed.rewound, indexes)
     if held is not None and not (record.unwinding and held.type == "ManifestGone"):

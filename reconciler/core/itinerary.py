@@ -107,13 +107,7 @@ def _target_as_wanted(v: View) -> bool:
 
 def _copied(v: View) -> bool:
     """What is in a machine of others now is copied again before the target starts."""
-    return v.all_marked and not v.taken
-
-
-def _target_left_halted(v: View) -> bool:
-    """It was started (or was never to start): what its disks hold now is the target's own business."""
-    vm = v.our_target_vm
-    return v.started_once or v.frozen.want_power is Power.OFF or (vm is not None and vm.power is Power.ON)
+    return v.all_marked and not v.taken and not v.record.spoilt
 
 
 # Whatever the target can refuse is refused here, with the guest still up.
@@ -160,12 +154,12 @@ _TAKE_OVER: tuple[Step, ...] = (
 )
 
 COLD_AFTER: tuple[Step, ...] = (
-    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: _copied(v) or _target_left_halted(v), copying.next_move),
+    Step(Phase.COPY_DISKS, Stage.DISK_TRANSFER, lambda v: v.left_to_target or _copied(v), copying.next_move),
     *_TAKE_OVER,
 )
 
 WARM_AFTER: tuple[Step, ...] = (
-    Step(Phase.COPY_CHANGES, Stage.CUTOVER, lambda v: _copied(v) or _target_left_halted(v), warming.final_copy),
+    Step(Phase.COPY_CHANGES, Stage.CUTOVER, lambda v: v.left_to_target or _copied(v), warming.final_copy),
     *_TAKE_OVER,
 )
 

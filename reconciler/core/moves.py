@@ -180,7 +180,7 @@ def untrue(v: View) -> tuple[Volume, ...]:
     """Volumes with proofs that somebody else has written to, or may have: with a change id or without, none is true."""
     if not target_still(v) or v.set_back:
         return v.proofs
-    return tuple(x for x in v.proofs if x.name in v.taken or v.meddlers(x))
+    return tuple(x for x in v.proofs if v.others_have(x) or x.name in v.record.spoilt)
 
 
 def dirty_marks(v: View) -> Move:
@@ -200,15 +200,19 @@ def target_still(v: View) -> bool:
 
 def undisturbed(v: View) -> bool:
     """... nor did one since the proofs were made, as far as this branch knows, and nobody else has a disk: no machine, no pod."""
-    return target_still(v) and not v.set_back and not v.taken and not any(v.meddlers(x) for _, x in v.volumes)
+    return target_still(v) and not v.set_back and not v.taken and not v.record.spoilt and not any(v.meddlers(x) for _, x in v.volumes)
 
 
 def _guests(v: View) -> tuple[str, ...]:
-    return tuple(f"pod {w.pod} on PVC {x.name}" for _, x in v.volumes for w in x.writers if w.role == "vmi" and not w.fenced)
+    return tuple(f"pod {pod} on PVC {x.name}" for _, x in v.volumes for pod in v.guests_on(x))
 
 
 def _meddlers(v: View) -> str:
     return "; ".join(f"pod {pod} has PVC {x.name}" for _, x in v.volumes for pod in v.meddlers(x))
+
+
+def _had(v: View) -> str:
+    return f"somebody else had PVC {', '.join(v.record.spoilt)}" if v.record.spoilt and target_still(v) else ""
 
 
 def disturbed(v: View) -> Move:
@@ -218,7 +222,7 @@ def disturbed(v: View) -> Move:
     for job in v.jobs:
         if not job.deleting:
             act = DropCopy(v.key, f.destination, job.namespace, job.name, v.owner)
-            why = strangers.taken_text(v.taken) or _meddlers(v) or "a guest runs, or ran, on the target disks"
+            why = strangers.taken_text(v.taken) or _meddlers(v) or _had(v) or "a guest runs, or ran, on the target disks"
             return Do(act, f"the copy is stopped: {why}", attempt=job.attempt + 1)
     if untrue(v):
         return dirty_marks(v)

@@ -281,6 +281,7 @@ class VmRecord:
     merging: bool = False  # what needs consolidation since its last round began is ours: then nothing did, and no other's snapshot was seen
     rounds_forgotten: int = 0  # pre-copies that counted and are no longer among `rounds`
     outage: Outage | None = None
+    spoilt: tuple[str, ...] = ()  # PVCs that somebody else was seen to have: what proves their bytes counts no more, until it is all gone
     timers: Mapping[str, float] = field(default_factory=dict)  # deadlines under way -> seconds seen of them; progress, so never ahead
 
     @property

@@ -236,7 +236,32 @@ class View:
 
     def _void(self, volume: Volume) -> bool:
         """Nothing that stands on it counts, whenever it was written. A machine that is off now may have run when nobody looked."""
-        return volume.phase == "Lost" or self.set_back or volume.name in self.taken or bool(self.meddlers(volume))
+        return volume.phase == "Lost" or self.set_back or self.others_have(volume) or volume.name in self.record.spoilt
+
+    def others_have(self, volume: Volume) -> bool:
+        """Now: a machine of others, though it is off, or a pod of theirs."""
+        return volume.name in self.taken or bool(self.meddlers(volume))
+
+    def guests_on(self, volume: Volume) -> tuple[str, ...]:
+        """Pods of guests, whosever they are, that may write to it."""
+        return tuple(w.pod for w in volume.writers if w.role == "vmi" and not w.fenced)
+
+    @property
+    def left_to_target(self) -> bool:
+        """It was handed over, and started (or is never to be): what its disks hold now is the target's own business."""
+        vm = self.our_target_vm
+        left = self.started_once or self.frozen.want_power is Power.OFF or (vm is not None and vm.power is Power.ON)
+        return left and self.record.milestone.order >= Milestone.HANDED_OVER.order
+
+    @property
+    def spoilt(self) -> tuple[str, ...]:
+        """VmRecord.spoilt as of now. He may give a disk back before its proofs could be taken off, and we may be killed in between; what a
+        copy of before still says is none. So git remembers it until there is neither proof nor copy."""
+        if self.left_to_target:
+            return ()
+        proven = {x.name for x in self.proofs}
+        had = {x.name for _, x in self.volumes if self.others_have(x) or self.guests_on(x)}
+        return tuple(sorted(name for name in had | set(self.record.spoilt) if self.jobs or name in proven))
 
     def meddlers(self, volume: Volume) -> tuple[str, ...]:
         """Before the hand-over: a pod that is neither ours nor a guest's may write to it. Later the target has such pods, too."""

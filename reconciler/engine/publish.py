@@ -54,6 +54,7 @@ def _core(record: VmRecord) -> tuple[object, ...]:
         record.frozen,
         record.epoch,
         record.error,
+        record.spoilt,
         tuple((r.number, r.ended, r.abandoned) for r in record.rounds),  # a round is written down before its snapshot is made
     )
 

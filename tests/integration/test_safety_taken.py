@@ -40,6 +40,7 @@ from tests.integration.test_archive import add_to_spec
 from tests.integration.test_safety import RUN2, again, arrange, ended, go, held, lab_marked, land, live, marked, only
 from tests.unit.core.lives import Fate, LiveLand
 from tests.unit.core.toyland import PLACE, PLAN, RUN, desired_for, source_vm
+from tests.unit.core.warmland import WarmLand
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -178,6 +179,34 @@ def test_row_07_a_cancel_gives_the_source_back_and_leaves_the_disk_without_proof
     assert (world.volumes[taken].mark, world.volumes[taken].watermark) == (None, None)
 
 
+@pytest.mark.parametrize("fault", [None, ("retryable", False)], ids=["", "and the first act fails"])
+@pytest.mark.parametrize("killed", [False, True], ids=["", "by one who is killed then"])
+@pytest.mark.parametrize("when", ["copying", "copied", "marked", "half marked", "handed over"])
+def test_row_07_one_that_was_seen_taken_once_counts_no_more(when: str, killed: bool, fault: tuple[str, bool] | None) -> None:
+    """He gives it back before anything of it could be undone: what stood on it, and what a copy of before still says, is not believed."""
+    world = land(disks=2)
+    points = {**POINTS, "half marked": lambda w: bool(w.pods) and any(v.mark for v in w.volumes.values()), "handed over": POINTS["marked"]}
+    if when == "half marked":
+        world.exits = [75]
+    live(world, points[when])
+    if when == "handed over":
+        while only(world).milestone is not Milestone.HANDED_OVER:
+            world.one_pass("a", Fate(faults={"StartTarget": ("retryable", False)}))
+            world.go_on()
+    if when in ("copying", "half marked"):
+        world.pods[0].lost = True  # its Job lingers
+    taken = pvcs(world)[0]
+    world.take(taken)
+    world.one_pass("a", Fate(faults={"DropCopy": fault, "PutMarks": fault} if fault else {}))
+    if killed:
+        world.processes["a"] = world.newborn()
+    world.give_back()
+    go(world, 6)
+    world.pods = [p for p in world.pods if not p.lost]
+    live(world, ended)
+    assert only(world).result is Result.SUCCEEDED and not only(world).spoilt
+
+
 def test_row_07_behind_the_hand_over_it_is_copied_anew_before_the_target_starts() -> None:
     """The intent is committed, the start failed, and a machine of others takes a disk meanwhile."""
     world = land()
@@ -218,8 +247,7 @@ def borrowed(world: Any) -> str:
     return frozen.disks[0].pvc
 
 
-@pytest.mark.parametrize("when", ["in the first round", "in a later round", "between rounds", "in the final copy"])
-def test_row_07_a_warm_disk_that_is_taken_ends_its_round_and_leaves_no_snapshot(when: str) -> None:
+def warm_at(when: str) -> WarmLand:
     world = warm.land(slow=1 if when == "between rounds" else 3)
     points = {
         "in the first round": warm.copying(1),
@@ -231,6 +259,37 @@ def test_row_07_a_warm_disk_that_is_taken_ends_its_round_and_leaves_no_snapshot(
         warm.live(world, warm.rounds(1))
         warm.cut_over(world)
     warm.live(world, points[when])
+    return world
+
+
+WARM_POINTS = ["in the first round", "in a later round", "between rounds", "in the final copy"]
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "by one who is killed then"])
+@pytest.mark.parametrize("passes", [1, 2, 3])
+@pytest.mark.parametrize("when", WARM_POINTS)
+def test_row_07_a_warm_disk_that_was_seen_taken_once_counts_no_more(when: str, passes: int, killed: bool) -> None:
+    """Found by a random life: its copy, which was being stopped, said once more what it had proven when the disk was free again."""
+    world = warm_at(when)
+    for pod in world.pods:
+        pod.lost = True
+    borrowed(world)
+    for _ in range(passes):
+        warm.step(world)
+    if killed:
+        world.processes["a"] = world.newborn()
+    world.give_back()
+    for _ in range(3):
+        warm.step(world)
+    world.pods = [p for p in world.pods if not p.lost]
+    warm.cut_over(world)
+    warm.succeed(world)
+    assert not warm.record(world).spoilt
+
+
+@pytest.mark.parametrize("when", WARM_POINTS)
+def test_row_07_a_warm_disk_that_is_taken_ends_its_round_and_leaves_no_snapshot(when: str) -> None:
+    world = warm_at(when)
     taken = borrowed(world)
     for _ in range(12):
         warm.step(world)
