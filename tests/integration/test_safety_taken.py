@@ -207,6 +207,27 @@ def test_row_07_one_that_was_seen_taken_once_counts_no_more(when: str, killed: b
     assert only(world).result is Result.SUCCEEDED and not only(world).spoilt
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["", "by one who is killed then"])
+@pytest.mark.parametrize("when", ["copying", "copied", "marked"])
+def test_row_07_a_guest_without_a_machine_that_was_seen_once_spoils_its_disks_too(when: str, killed: bool) -> None:
+    """A VirtualMachineInstance that nobody's VirtualMachine made: when it has ended nothing tells of it."""
+    world = land(disks=2)
+    live(world, POINTS[when])
+    for pod in world.pods:
+        pod.lost = True
+    pvc = pvcs(world)[0]
+    world.volumes[pvc] = replace(world.volumes[pvc], writers=(Writer("virt-launcher-his", "Running", False, False, "vmi"),))
+    world.one_pass("a")
+    world.content[world.volumes[pvc].uid] = [-1, -1]
+    world.volumes[pvc] = replace(world.volumes[pvc], writers=())
+    if killed:
+        world.processes["a"] = world.newborn()
+    go(world, 6)
+    world.pods = [p for p in world.pods if not p.lost]
+    live(world, ended)
+    assert only(world).result is Result.SUCCEEDED
+
+
 def test_row_07_behind_the_hand_over_it_is_copied_anew_before_the_target_starts() -> None:
     """The intent is committed, the start failed, and a machine of others takes a disk meanwhile."""
     world = land()
@@ -285,6 +306,18 @@ def test_row_07_a_warm_disk_that_was_seen_taken_once_counts_no_more(when: str, p
     warm.cut_over(world)
     warm.succeed(world)
     assert not warm.record(world).spoilt
+
+
+def test_row_07_what_a_copy_of_before_still_says_is_not_kept_by_a_cancel_either() -> None:
+    world = warm_at("in the first round")
+    taken = borrowed(world)
+    world.one_pass("a", Fate(faults={"DropCopy": ("retryable", False)}))
+    world.give_back()
+    acts = len(world.log)
+    world.desired = replace(world.desired, migrations={RUN: MigrationSpec(RUN, PLACE, PLAN, cancel=(InventoryRef(name="web"),))})
+    warm.live(world, ended)
+    kept = [v.name for a in world.log[acts:] if isinstance(a, PutWatermarks) for v, _ in a.watermarks]
+    assert warm.record(world).result is Result.CANCELED and taken not in kept
 
 
 @pytest.mark.parametrize("when", WARM_POINTS)
