@@ -82,7 +82,7 @@ def may_start_target(
     if source.value.power is not Power.OFF:
         return f"the source is {source.value.power.value}"
     if source.value.epoch != epoch:
-        return f"the source ran since the copy (epoch {source.value.epoch}, copied at {epoch})"
+        return f"the source ran, or was reverted, since the copy (epoch {source.value.epoch}, copied at {epoch})"
     if {d.uuid for d in source.value.disks} != {uuid for uuid, _ in volumes}:
         return "the disks of the source are not those that were copied"
     if isinstance(target, Absent):

@@ -57,7 +57,7 @@ def hand_over(v: View) -> Move:
     if (held := changed_disks(v, proof)) is not None:
         return held
     if proof.epoch != v.record.epoch:
-        return Refresh(proof.epoch or "", "the source ran since the copy; every disk is compared again")
+        return Refresh(proof.epoch or "", "the source ran, or was reverted, since the copy; every disk is compared again")
     if v.frozen.want_power is Power.OFF:
         return Reach(Milestone.HANDED_OVER, "the target is complete and stays off, as asked")
     return Declare(IntentKind.START_TARGET, start_action(v), "the target takes over", Milestone.HANDED_OVER)
@@ -90,7 +90,7 @@ def start_target(v: View) -> Move:
             "TargetLost", "NotFound", f"{lost}; the target is not started on it and the source stays off; power it on by hand to go back"
         )
     if (proof := v.proof) is not None and proof.power is Power.OFF and proof.epoch not in (None, v.record.epoch):
-        return Refresh(proof.epoch or "", "the source ran since the copy; every disk is compared again")
+        return Refresh(proof.epoch or "", "the source ran, or was reverted, since the copy; every disk is compared again")
     if v.outcome is not None and v.outcome.error is not None and v.outcome.error.kind == "void":
         return Do(ProveOff(v.key, ref(v).provider, ref(v)), "the source is read again, because a guard said no")
     return Declare(IntentKind.START_TARGET, start_action(v), "the target is started")

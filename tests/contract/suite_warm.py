@@ -451,6 +451,14 @@ class WarmContract:
         site.world.revert_to_snapshot(site.machine, theirs.key)
         assert doubt_of(site, disk, None, then)
 
+    def test_a_revert_with_the_vm_off_makes_another_epoch(self, site: Site) -> None:
+        """Nobody ran it, and yet its bytes are others: a disk that was copied before does not fit one that is copied after."""
+        theirs = site.world.create_snapshot(site.machine, "before the update")
+        site.world.power_off(site.machine)
+        before = known(site.driver.read_vm(site.vm)).epoch
+        site.world.revert_to_snapshot(site.machine, theirs.key)
+        assert known(site.driver.read_vm(site.vm)).epoch not in (before, None)
+
     def test_doubt_after_a_host_died_and_the_record_lies(self, site: Site) -> None:
         doubted(site, lambda: site.world.crash_host(site.machine, resets_tracking=False))
 

@@ -466,6 +466,21 @@ def test_row_09_a_boot_between_that_nobody_saw_is_copied_too(tmp_path: Path) -> 
         assert lab.inline.starts == 2, "one more round"
 
 
+def test_row_09_a_revert_of_a_source_that_stays_off_is_copied_too(tmp_path: Path) -> None:
+    """Its disks go back in one moment without anybody running it: what was copied before does not fit what is copied after."""
+    with SimLab(tmp_path, ttl_s=TTL_S) as lab:
+        arrange(lab, disks=2)
+        vm = machine(lab, "web")
+        theirs = lab.world.create_snapshot(vm, "before the update")
+        for disk in vm.disks:
+            lab.world.guest_write(vm, disk, 0, b"after the update")
+        go_on(lab, lab_marked(lab))
+        lab.world.revert_to_snapshot(vm, theirs.key)
+        go_on(lab, lab.ended)
+        lab.assert_moved("web")
+        assert lab.inline.starts == 2 and Happening.ON not in happened(lab, "web")[3:], "copied once more, and nobody ran it"
+
+
 def test_row_09_a_source_that_runs_is_left_alone_and_named(tmp_path: Path) -> None:
     with SimLab(tmp_path, ttl_s=TTL_S) as lab:
         arrange(lab)

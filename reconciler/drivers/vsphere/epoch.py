@@ -1,10 +1,11 @@
-"""The source epoch of one VM: a text that is another one after every power-on, however short and whoever did it (safety 1 and 9).
+"""The source epoch of one VM: a text that is another one after every power-on, however short and whoever did it (safety 1 and 9), and
+after every revert to a snapshot, which changes the bytes of a VM that is off.
 
 What it is: proof, from the vCenter's event history, that the bytes of a powered-off VM are still those that were copied. Two equal
 epochs prove it, two different ones prove nothing, and cost a compare round. What it is not: the power state.
 
-`on:<key>` is the newest event that lets a guest write again: start, power-on, resume, reset, reboot, restart by HA. Keys grow and are
-never used twice. Power-off is not among them, so the epoch read before our power-off still holds after it.
+`on:<key>` is the newest event that lets a guest write again (start, power-on, resume, reset, reboot, restart by HA), or a revert. Keys
+grow and are never used twice. Power-off is not among them, so the epoch read before our power-off still holds after it.
 
 The history is limited (30 days by default), so an old `on:` fades to `never:`: unequal, hence unprovable, never wrongly equal. The
 other danger is `never` on both sides of a power-on that came and faded in between; `config.changeVersion`, which is written anew at
@@ -39,6 +40,7 @@ WRITING_EVENTS = (
     "VmStartRecordingEvent",
     "VmStartReplayingEvent",
     "com.vmware.vc.ha.VmRestartedByHAEvent",
+    "com.vmware.vc.vm.VmStateRevertedToSnapshot",  # an EventEx that vCenter posts beside the TaskEvent of the revert
 )
 
 

@@ -24,7 +24,10 @@ _TYPES = {
     Happening.GUEST_SHUTDOWN: ("VmGuestShutdownEvent", "Guest OS shut down for {vm} on {host} in {dc}"),
     Happening.RESET: ("VmResettingEvent", "{vm} on {host} in {dc} is reset"),
     Happening.SUSPENDED: ("VmSuspendedEvent", "{vm} on {host} in {dc} is suspended"),
-    Happening.REVERTED: ("TaskEvent", "Task: Revert snapshot"),
+    Happening.REVERTED: (
+        "com.vmware.vc.vm.VmStateRevertedToSnapshot",
+        "{vm} on {host} in {dc} went back to a snapshot",
+    ),
     Happening.MIGRATED: ("VmRelocatedEvent", "Completed the relocation of {vm} to {host} in {dc}"),
     Happening.RECONFIGURED: ("VmReconfiguredEvent", "Reconfigured {vm} on {host} in {dc}"),
 }
@@ -119,31 +122,12 @@ def _type_name(event: PowerEvent) -> str:
 
 def _own_fields(event: PowerEvent, vm: Vm) -> dict[str, Any]:
     """What the event's own type asks for."""
-    if event.kind is Happening.REVERTED:
-        return {"info": _revert_task(event, vm)}
     fields: dict[str, Any] = {"template": vm.template}
     if event.kind is Happening.RECONFIGURED:
         fields["configSpec"] = vim.vm.ConfigSpec()
     if event.kind is Happening.MIGRATED:
         fields["sourceHost"] = vim.event.HostEventArgument(name=escape_name(vm.host.name), host=vim.HostSystem(f"host-{vm.host.key}"))
     return fields
-
-
-def _revert_task(event: PowerEvent, vm: Vm) -> Any:
-    """vSphere has no event of its own for a revert: it shows as the task that did it."""
-    return vim.TaskInfo(
-        key=f"task-r{event.number}",
-        task=vim.Task(f"task-r{event.number}"),
-        descriptionId="vm.Snapshot.revert",
-        entity=vm_ref(vm),
-        entityName=escape_name(vm.name),
-        state="success",
-        cancelled=False,
-        cancelable=False,
-        reason=vim.TaskReasonUser(userName=event.user),
-        queueTime=event.at,
-        eventChainId=event.number,
-    )
 
 
 def _arguments(vm: Vm) -> dict[str, Any]:

@@ -307,8 +307,8 @@ def test_a_revert_takes_the_bytes_and_the_numbers_back_and_then_the_ids_lie(warm
         warm.remove(warm.snapshot("backup"))
     assert warm.changed(None, since) == []  # and now it is not, though block 1 went back
     assert copied[BLOCK : 2 * BLOCK] != warm.disk.path.read_bytes()[BLOCK : 2 * BLOCK]
-    (event,) = [e for e in warm.si.content.eventManager.QueryEvents(vim.event.EventFilterSpec()) if isinstance(e, vim.event.TaskEvent)]
-    assert event.info.descriptionId == "vm.Snapshot.revert" and event.vm.vm._moId == warm.vm._moId
+    (event,) = [e for e in warm.si.content.eventManager.QueryEvents(vim.event.EventFilterSpec()) if isinstance(e, vim.event.EventEx)]
+    assert event.eventTypeId == "com.vmware.vc.vm.VmStateRevertedToSnapshot" and event.vm.vm._moId == warm.vm._moId
 
 
 def test_records_may_lose_writes_without_a_word(warm: Warm) -> None:
