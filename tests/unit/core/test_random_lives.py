@@ -297,9 +297,11 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def he_gives_it_back(self) -> None:
         """Once a pass has seen it: of a machine that nobody saw nothing tells (README, Limits)."""
-        mine = [v for v in self.land.volumes.values() if v.name in self.land.taken]
-        if all(v.mark is None and v.watermark is None for v in mine):
-            self.land.give_back()
+        land = self.land
+        mine = [v for v in land.volumes.values() if v.name in land.taken]
+        told = {pvc for record in land.records.vms.values() for pvc in record.spoilt}
+        if all(v.name in told or (v.mark is None and v.watermark is None and not land.jobs) for v in mine):
+            land.give_back()
 
     # ---- disasters ----
 
