@@ -235,6 +235,7 @@ class TestLog:
 
     def test_lines_before_a_moment_are_left_out(self, site: Site) -> None:
         running = stay(site, "deaf")
+        site.later(1)  # the kubelet looks how long the log is
         site.later(100)
         site.core.delete_namespaced_pod(running.metadata.name, "shop")
         site.until(lambda: "asked" in site.core.read_namespaced_pod_log(running.metadata.name, "shop"))
