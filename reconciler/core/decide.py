@@ -143,10 +143,13 @@ def _step(
     indexes: Mapping[ObjectRef, SiteIndex],
     now: datetime,
 ) -> VmRecord:
-    if record.frozen is None or record.source is None or record.key in memory.busy:
+    if record.frozen is None or record.source is None:
         return record
+    view = _view(draft, record, observed, records, memory, indexes, now)
+    if record.key in memory.busy:  # what others do meanwhile is not forgotten
+        return replace(record, spoilt=view.spoilt) if isinstance(view.target, Known) else record
     view = replace(
-        _view(draft, record, observed, records, memory, indexes, now),
+        view,
         mode=run.mode,
         pace=_pace(draft, run, record, desired, indexes),
         pods=desired.limits.pods,

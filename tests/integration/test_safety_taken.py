@@ -7,6 +7,7 @@ judges the bytes at each start of a target, and over the lab, where the bytes of
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from reconciler.core.actions import (
     EnsureVm,
     EnsureVolumes,
     PowerSource,
+    ProveOff,
     PutMarks,
     PutWatermarks,
     StartTarget,
@@ -205,6 +207,23 @@ def test_row_07_one_that_was_seen_taken_once_counts_no_more(when: str, killed: b
     world.pods = [p for p in world.pods if not p.lost]
     live(world, ended)
     assert only(world).result is Result.SUCCEEDED and not only(world).spoilt
+
+
+def test_row_07_one_that_is_taken_while_an_act_of_its_vm_is_under_way_counts_no_more() -> None:
+    """The act hangs, pass after pass decides nothing for this VM, and he gives the disk back before it ends."""
+    world = land(disks=2)
+    live(world, marked)
+    key, source, recall = only(world).key, only(world).source, world.processes["a"].recall
+    assert source is not None
+    recall.under_way[key] = (ProveOff(key, source.provider, source), Future())
+    world.take(pvcs(world)[0])
+    acts = len(world.log)
+    world.one_pass("a")
+    assert only(world).spoilt == (pvcs(world)[0],) and len(world.log) == acts
+    world.give_back()
+    del recall.under_way[key]
+    live(world, ended)
+    assert only(world).result is Result.SUCCEEDED
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["", "by one who is killed then"])
