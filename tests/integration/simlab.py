@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,6 +86,17 @@ class SimClock:
         return 0.5
 
 
+@contextlib.contextmanager
+def umask_kept() -> Iterator[None]:
+    """The copy pod's program sets its own, which is this process's, too."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(mask)
+
+
 class Inline:
     """Runs the copy pod's program at once, in this process. `killed`: the n-th copy ends as if killed for memory.
 
@@ -105,14 +117,14 @@ class Inline:
         if argv[0] in self.entrypoints:
             return Ended(self.entrypoints[argv[0]](argv[1:]))
         if "--try" in argv:
-            with contextlib.redirect_stdout(out):
+            with contextlib.redirect_stdout(out), umask_kept():
                 code = cli.run(list(argv[1:]))
         else:
             self.starts += 1
             if self.starts in self.killed:
                 return Ended(-9)
             self._look(CopySpec.from_json(Path(argv[-1]).read_text()))
-            with contextlib.redirect_stdout(out), self._beating():
+            with contextlib.redirect_stdout(out), self._beating(), umask_kept():
                 code = self._copy(list(argv[1:]))
         with log_path.open("a") as log:
             log.write(out.getvalue())
