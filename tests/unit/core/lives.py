@@ -389,6 +389,11 @@ class LiveLand(Toyland):
     def taken(self) -> frozenset[str]:
         return self.targets["his"].claims if "his" in self.targets else frozenset()
 
+    @property
+    def told_spoilt(self) -> frozenset[str]:
+        """PVCs of which git says that nothing proven of them counts: a run that is held cannot take it off yet."""
+        return frozenset(pvc for record in self.records.vms.values() for pvc in record.spoilt)
+
     def give_back(self) -> None:
         del self.targets["his"], self.foreign["his"]
 
@@ -479,7 +484,7 @@ class LiveLand(Toyland):
         if volume.key != f"{vm.uuid}/{uuid}" or volume.phase == "Lost" or any(t.uid in volume.owners for t in self.targets.values()):
             return
         want, have = self.version[uuid], self.content[volume.uid]
-        if have == [-1, -1] or volume.name in self.taken:
+        if have == [-1, -1] or volume.name in self.taken | self.told_spoilt:
             return  # somebody started the target early, or took a disk: its marks are made dirty as soon as that is seen
         mark, low = volume.mark, volume.watermark
         # Proofs of a time before the reserved VM was changed are none, though they stand there until they are written anew.

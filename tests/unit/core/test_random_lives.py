@@ -299,8 +299,7 @@ class Lives(RuleBasedStateMachine):
         """Once a pass has seen it: of a machine that nobody saw nothing tells (README, Limits)."""
         land = self.land
         mine = [v for v in land.volumes.values() if v.name in land.taken]
-        told = {pvc for record in land.records.vms.values() for pvc in record.spoilt}
-        if all(v.name in told or (v.mark is None and v.watermark is None and not land.jobs) for v in mine):
+        if all(v.name in land.told_spoilt or (v.mark is None and v.watermark is None and not land.jobs) for v in mine):
             land.give_back()
 
     # ---- disasters ----

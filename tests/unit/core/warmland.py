@@ -260,7 +260,7 @@ class WarmLand(LiveLand):
         if volume.key != f"{vm.uuid}/{uuid}" or volume.phase == "Lost" or any(t.uid in volume.owners for t in self.targets.values()):
             return
         have, mark, low = self.content[volume.uid], volume.mark, volume.watermark
-        if have == [-1, -1] or volume.name in self.taken:
+        if have == [-1, -1] or volume.name in self.taken | self.told_spoilt:
             return
         now = {f"{t.uid}/{t.generation}" for t in self.targets.values() if t.source.endswith(f"/{vm.uuid}")} or {""}
         finals = {r.number for v in self.records.vms.values() if v.source and v.source.uuid == vm.uuid for r in v.rounds if r.final}
