@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.gitrepo.repo import GitRepo
-from tests.contract.suite_repo import Remote, RepoContract, SimClock
+from tests.contract.git_remote import Remote, SimClock
+from tests.contract.suite_repo import RepoContract
 
 
 class TestLocal(RepoContract):

@@ -13,7 +13,8 @@ from reconciler.errors import RetryableError, TerminalError
 from reconciler.gitrepo.config import RepoConfig
 from reconciler.gitrepo.repo import GitRepo
 from reconciler.lab.tls import LabCa
-from tests.contract.suite_repo import Remote, RepoContract, SimClock, held
+from tests.contract.git_remote import Remote, SimClock, held
+from tests.contract.suite_repo import RepoContract
 from tests.e2e.git_http import GitServer
 
 PASSWORD = "forge-Pa55word-of-writer"

@@ -18,7 +18,8 @@ import pytest
 from reconciler.errors import TerminalError
 from reconciler.gitrepo.config import RepoConfig
 from reconciler.gitrepo.repo import GitRepo
-from tests.contract.suite_repo import Remote, RepoContract, SimClock, held
+from tests.contract.git_remote import Remote, SimClock, held
+from tests.contract.suite_repo import RepoContract
 from tests.e2e import parts
 
 CONFIG = """\
